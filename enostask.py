@@ -1,0 +1,1243 @@
+# SPDX-FileCopyrightText: the enostask authors
+# SPDX-License-Identifier: MIT-0
+# enostask: experiment steps that keep their state.  One file, standard library only; __version__ is below.
+"""Tasks and environments: run an experiment step by step, and lose nothing between the steps.
+
+A *task* is a function that gets an *environment*, a dict-like store that is loaded before the task
+runs and saved after it, however the task ends.  Leave Python, mend a step, rerun only that one::
+
+    # experiment.py
+    import sys
+    from enostask import enostask
+
+    @enostask(new=True)
+    def up(env):
+        env["machines"] = ["m1", "m2"]
+
+    @enostask()
+    def measure(env, load=10):
+        env["latency"] = {machine: 1.5 * load for machine in env["machines"]}
+
+    {"up": up, "measure": measure}[sys.argv[1]]()
+
+What ``python experiment.py up`` leaves in the working directory::
+
+    current -> enos_2026-11-22_13-55-46     the environment in use
+    enos_2026-11-22_13-55-46/
+        env                                 the checkpoint: one pickle of the Environment
+        .env.lock                           held only while saving, never removed
+        env.bak1, env.bak2 ...              checkpoints that were replaced whole
+
+and the way of the data: specifier -> directory -> load -> task -> save.  A *specifier* names an
+environment: the path of its directory (a str or os.PathLike, relative to the working directory), an
+Environment, or None for ``current``.
+
+Traps: loading a checkpoint runs code, so load only what you trust (``python -m enostask PATH`` looks
+into one without running anything).  A task that is killed leaves what it last saved: call
+``env.dump()`` where it matters.  An Environment belongs to one thread; hand others its path.
+"""
+import collections
+import contextlib
+import errno
+import functools
+import gc
+import io
+import itertools
+import logging
+import os
+import pickle
+import stat
+import time
+import types
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from reprlib import recursive_repr
+
+try:
+    import fcntl
+except ImportError:  # Windows: saves go on without a lock
+    fcntl = None
+
+__all__ = [
+    "ENV_FILENAME",
+    "SYMLINK_NAME",
+    "EnosError",
+    "EnosFilePathError",
+    "EnosSaveError",
+    "Environment",
+    "enostask",
+    "get_or_create_env",
+]
+__version__ = "1.0.0"
+
+SYMLINK_NAME = "current"
+ENV_FILENAME = "env"
+
+logger = logging.getLogger(__name__)
+
+
+# ---- Tasks: load, run, save
+
+
+def enostask(new=False, symlink=True):
+    """Make a function a task: give it an environment, and save that when the function ends.
+
+    Written ``@enostask``, ``@enostask()`` or ``@enostask(new=True)`` above a function, method,
+    callable, partial, coroutine function or generator function that takes ``env``.  With *new*, each
+    call starts a fresh environment; with *symlink*, ``current`` then points to it.
+
+    Callers name the environment by ``env``, a specifier, or leave it out; a keyword ``--env`` that is
+    not empty goes first (docopt), and ``env_symlink=False`` leaves ``current`` alone.  Both reach the
+    function like any keyword.
+
+    Raise TypeError, at decoration, if the function can take no ``env`` or is an async generator.  A
+    call raises what `get_or_create_env` and `Environment.reload_config` raise, then what the function
+    raises, then what `Environment.dump` raises; after a failing function that last is only logged.
+    """
+    if callable(new) or isinstance(new, (staticmethod, classmethod)):  # bare: @enostask
+        return _task(new, False, symlink)
+    return lambda function: _task(function, new, symlink)
+
+
+def get_or_create_env(new, env_name, symlink=True):
+    """Return the environment that the specifier *env_name* names: loaded, or with *new* a fresh one.
+
+    A fresh one stands in the directory *env_name*, made if need be; its other contents are kept, and
+    a checkpoint in it is kept aside as ``env.bakN``.  None means ``current``, or with *new* a directory
+    named after the date and time.  With *new* and *symlink*, ``current`` then points to it.
+
+    Raise EnosFilePathError if *env_name* is not a specifier, if there is no environment that can be
+    loaded, if the directory cannot be made, or if ``current`` stands in the way; OSError if the fresh
+    checkpoint cannot be saved.
+    """
+    if isinstance(env_name, Environment):
+        return env_name
+    if not new:
+        return Environment.load_from_file(Path(SYMLINK_NAME if env_name is None else _path(env_name), ENV_FILENAME))
+    if symlink and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
+        raise EnosFilePathError(SYMLINK_NAME, f"{os.path.abspath(SYMLINK_NAME)} {_NOT_A_LINK}")
+    env = Environment(_dated_directory() if env_name is None else env_name)
+    env._start_over()
+    if symlink:
+        _point_current_to(env.env_name)
+    return env
+
+
+def _task(function, new, symlink):
+    """Return the task that *function* becomes, of the same form: plain, coroutine or generator."""
+    import inspect
+
+    inner = function
+    while isinstance(inner, functools.partial):
+        inner = inner.func
+    name = getattr(inner, "__name__", type(inner).__name__)
+    body = inner if inspect.isroutine(inner) or inspect.isclass(inner) else getattr(inner, "__call__", inner)
+    if inspect.isasyncgenfunction(body):
+        raise TypeError(f"{name} cannot be a task: it is an async generator; make it a coroutine or a generator")
+    run = functools.partial(_Run, name, new, symlink, _Slot(function, name))
+
+    if inspect.iscoroutinefunction(body):
+
+        async def task(*args, **kwargs):
+            with run(args, kwargs) as (args, kwargs):
+                return await function(*args, **kwargs)
+
+    elif inspect.isgeneratorfunction(body):
+
+        def task(*args, **kwargs):
+            with run(args, kwargs) as (args, kwargs):
+                return (yield from function(*args, **kwargs))
+
+    else:
+
+        def task(*args, **kwargs):
+            with run(args, kwargs) as (args, kwargs):
+                return _finished(function(*args, **kwargs), name)
+
+    functools.update_wrapper(task, inner).__wrapped__ = function
+    task.__name__ = name
+    return task
+
+
+def _finished(result, name):
+    """Return *result*, unless it is a coroutine: that has yet to run, and would do so after the save."""
+    if isinstance(result, types.CoroutineType):
+        result.close()
+        raise TypeError(f"{name} returned a coroutine but is no coroutine function: declare its wrapper 'async def'")
+    return result
+
+
+class _Slot:
+    """Where a function takes its ``env``; raise TypeError if it cannot."""
+
+    def __init__(self, function, name):
+        from inspect import Parameter, signature
+
+        if isinstance(function, (staticmethod, classmethod)):
+            raise TypeError(f"{name} cannot be a task: write @{type(function).__name__} above @enostask, not below")
+        try:
+            own, shown = signature(function, follow_wrapped=False).parameters, signature(function).parameters
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{name} cannot be a task: its parameters are not known ({error})") from error
+        parameters = own if "env" in own else shown  # of a decorator with functools.wraps, what it wraps
+        env = parameters.get("env", Parameter("env", Parameter.VAR_KEYWORD))
+        in_order = env.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+        self.position = list(parameters).index("env") if in_order else None
+        self.by_keyword = any(
+            p.kind == Parameter.VAR_KEYWORD
+            or p.name == "env"
+            and p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+            for p in own.values()
+        )
+        if self.position is None and not self.by_keyword:
+            raise TypeError(f"{name} cannot be a task: it takes no argument env; write def {name}(env, ...)")
+        # The default of a partial is what it was given, as good as a caller's.
+        self.default = env.default if isinstance(env.default, (str, os.PathLike, Environment)) else None
+
+    def specifier(self, args, kwargs):
+        """Return what the caller gave for ``env``."""
+        if kwargs.get("--env"):
+            return kwargs["--env"]
+        if self.position is not None and len(args) > self.position:
+            return args[self.position]
+        return kwargs.get("env", self.default)
+
+    def fill(self, args, kwargs, env):
+        """Return *args* and *kwargs* with *env* in its place."""
+        if self.position is not None and (len(args) > self.position or not self.by_keyword):
+            return (*args[: self.position], env, *args[self.position + 1 :]), kwargs
+        return args, {**kwargs, "env": env}
+
+
+class _Run:
+    """One call of a task: the environment comes on entering, and is saved on leaving."""
+
+    def __init__(self, name, new, symlink, slot, args, kwargs):
+        self.name, self.new, self.symlink, self.slot = name, new, symlink, slot
+        self.args, self.kwargs = args, kwargs
+
+    def __enter__(self):
+        symlink = self.symlink and self.kwargs.get("env_symlink", True)
+        self.env = get_or_create_env(self.new, self.slot.specifier(self.args, self.kwargs), symlink)
+        self.env.reload_config()
+        logger.info("Task %s started", self.name)
+        self.start = time.monotonic()
+        return self.slot.fill(self.args, self.kwargs, self.env)
+
+    def __exit__(self, kind, error, _):
+        failed = error is not None and not (
+            isinstance(error, GeneratorExit) or isinstance(error, SystemExit) and error.code in (None, 0)
+        )
+        outcome = "failed after"
+        try:
+            self.env._save_after_task()
+            outcome = outcome if failed else "finished in"
+        except Exception as loss:
+            if not failed:
+                raise
+            logger.exception("The environment of the failed task %s could not be saved: %s", self.name, loss)
+            if hasattr(error, "add_note"):
+                error.add_note(f"The environment could not be saved either: {loss}")
+        finally:
+            logger.info("Task %s %s %.1f s", self.name, outcome, time.monotonic() - self.start)
+
+
+# ---- Environments
+
+
+class Environment(collections.UserDict):
+    """A dict-like store for an experiment, kept in a directory.
+
+    Items are in ``.data``; ``.env_name`` is the resolved Path of the directory.  A new one makes the
+    directory *env_name* (a str or os.PathLike) with its parents, and holds ``resultdir`` (the directory), ``config_file``
+    (None), ``config`` ({}) and ``config_type`` ("yaml"); nothing is saved before `dump`.
+
+    Raise EnosFilePathError if the directory cannot be made, or ``env`` in it is a directory.
+    """
+
+    # The pickle that this environment was loaded from, made with or last saved as, and so what changes
+    # are measured against; None for one that came by pickle or copy, which knows no earlier state.
+    _base = None
+    # Whether it has ever been on disk.
+    _stored = True
+
+    def __init__(self, env_name):
+        self.env_name = _made_directory(env_name)
+        super().__init__(resultdir=self.env_name, config_file=None, config={}, config_type="yaml")
+        self._base = bytearray(self.dumps())
+        self._stored = False
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name not in ("_base", "_stored")}
+
+    def __copy__(self):
+        return self._twin({**self.__getstate__(), "data": self.data.copy()})
+
+    @recursive_repr()
+    def __repr__(self):
+        return f"<{type(self).__name__} {str(self.env_name)!r} {self.data!r}>"
+
+    @classmethod
+    def load_from_file(cls, env_file):
+        """Return the environment whose checkpoint is *env_file*, a str or os.PathLike.
+
+        Its directory is where the file is now, wherever it was when saved; ``resultdir`` follows if it
+        was inside.  Loading a pickle runs code: load only what you trust.
+
+        Raise EnosFilePathError if there is no file or it cannot be loaded; the cause is chained.
+        """
+        path = _path(env_file)
+        try:
+            with open(path, "rb") as file:
+                env = _revived(file, os.path.realpath(os.path.dirname(path)), env_file, cls)
+                env._base = _reread(file, bytearray(), 0)
+        except (OSError, ValueError) as error:
+            raise EnosFilePathError(env_file, _why_unreadable(path, error)) from error
+        return env
+
+    def dump(self):
+        """Save: once this returns, the checkpoint holds this environment, for good.
+
+        What others saved meanwhile is kept, key by key, where this environment did not change it.
+
+        Raise EnosSaveError, after saving everything else, if values cannot be pickled; OSError if
+        nothing could be saved, and then the old checkpoint stays.
+        """
+        checkpoint = self._checkpoint()
+        self._dump(checkpoint, self._known(checkpoint))
+
+    def _dump(self, checkpoint, known):
+        try:
+            self._save(checkpoint, known)
+        except Exception as error:
+            refused = _unpicklable(self.data)
+            if refused:
+                self._save_without(refused, checkpoint, known)
+                why = "; ".join(f"{key!r} ({_told(reason)})" for key, reason in refused.items())
+                why = f"{checkpoint}: cannot pickle {why}; all else is saved: store something picklable there instead"
+                raise EnosSaveError(checkpoint, list(refused), why) from error
+            read_only = isinstance(error, OSError) and error.errno in _READ_ONLY
+            if not read_only or not os.path.exists(checkpoint) or self._changed():
+                raise
+
+    def dumps(self):
+        """Return this environment pickled.  Raise what pickling raises."""
+        return pickle.dumps(self, _PROTOCOL)
+
+    def reload_config(self):
+        """Read the file ``env["config_file"]``, if set, and update ``env["config"]`` with it.
+
+        The file is JSON by its suffix ``.json``, else what ``env["config_type"]`` says, "json" or
+        "yaml" (by PyYAML).  If it is missing, that is logged and the stored config stays.
+
+        Raise EnosFilePathError if it cannot be read, parsed, or is not a mapping; the config stays.
+        """
+        config_file = self.get("config_file")
+        if not config_file:
+            return
+        path = _path(config_file)
+        try:
+            with open(path, "rb") as file:
+                read = _parsed(file.read(), "json" if path.endswith(".json") else self.get("config_type"))
+            config = {**(self.get("config") or {}), **read}
+        except FileNotFoundError:
+            logger.warning("Config file %s is missing: keeping the config as it was stored", os.path.abspath(path))
+            return
+        except Exception as error:
+            why = f"cannot use config file {os.path.abspath(path)}: {_told(error)}; mend the file or env['config_file']"
+            raise EnosFilePathError(config_file, why) from error
+        self["config"] = config
+
+    def _save_after_task(self):
+        """Save, unless the task tore its environment down and changed nothing in it."""
+        checkpoint = self._checkpoint()
+        known = self._known(checkpoint)
+        if known is not None or not self._stored or self._changed():
+            self._dump(checkpoint, known)
+
+    def _known(self, checkpoint):
+        """Return what *checkpoint* holds if nobody replaced it; None if it is not there."""
+        return self._base if self._stored and os.path.exists(checkpoint) else None
+
+    def _save(self, checkpoint, known):
+        """Bring *checkpoint*, where *known* is when nobody replaced it, to this environment, merged with what others saved since."""
+        with contextlib.ExitStack() as held:
+            draft = _Draft(held, checkpoint, known, self._meet)
+            try:
+                pickle.dump(self, draft, _PROTOCOL)
+                if draft.commit():
+                    self._remember(checkpoint, draft.same)
+            except _Overtaken as overtaken:
+                draft = _Draft(held, checkpoint, overtaken.image)
+                pickle.dump(self._merged(overtaken.image, held, checkpoint), draft, _PROTOCOL)
+                draft.commit()
+                # Memory stays as it is, so the next save must not take the others' values for its own.
+                self._base = bytearray(self.dumps())
+        self._stored = True
+
+    def _meet(self, held, checkpoint):
+        """Get the right to replace *checkpoint*; raise _Overtaken if others have replaced it."""
+        _lock_for_saving(held, checkpoint)
+        try:
+            found = _unless_equal(checkpoint, self._base)
+        except FileNotFoundError:
+            if self._stored:
+                logger.warning("%s is gone: making it again", checkpoint)
+        else:
+            if found is not None:
+                raise _Overtaken(found)
+
+    def _remember(self, checkpoint, same):
+        """Take *checkpoint*, of which the first *same* bytes were there before, for what was last saved."""
+        image, self._base = self._base, None  # of which one half is wrong for a moment
+        try:
+            with open(checkpoint, "rb") as file:
+                self._base = _reread(file, image or bytearray(), same)
+        except OSError:  # it is saved all the same
+            self._base = bytearray(self.dumps())
+
+    def _save_without(self, refused, checkpoint, known):
+        """Save all but the *refused* keys: they stay as they were last saved."""
+        last = self._last_saved()
+        kept = {key: value for key, value in self.data.items() if key not in refused}
+        kept.update((key, last[key]) for key in refused if key in last)
+        twin = self._twin({**vars(self), "data": kept})
+        twin._save(checkpoint, known)
+        self._base, self._stored = twin._base, True
+
+    def _start_over(self):
+        """Put this fresh environment in place of the checkpoint that may be there."""
+        checkpoint = self._checkpoint()
+        with contextlib.ExitStack() as held:
+            _lock_for_saving(held, checkpoint)
+            with contextlib.suppress(FileNotFoundError):
+                if not self._is_fresh(_unless_equal(checkpoint, None)):
+                    self._keep_aside(held, checkpoint, "a new environment takes its place")
+            draft = _Draft(held, checkpoint)
+            draft.write(self._base)
+            draft.commit()
+        self._stored = True
+
+    def _merged(self, image, held, checkpoint):
+        """Return this environment with what others changed in *image*, the checkpoint as they left it."""
+        try:
+            theirs = self._revive(image).data
+        except EnosFilePathError as error:
+            self._keep_aside(held, checkpoint, error)
+            return self
+        last, merged = self._last_saved(), dict(self.data)
+        for key in {**last, **theirs}:
+            if _same(last, theirs, key):
+                continue
+            if not _same(last, self.data, key):
+                if not _same(theirs, self.data, key):
+                    logger.warning("Two tasks changed %r in %s: the later save wins", key, checkpoint)
+            elif key in theirs:
+                merged[key] = theirs[key]
+            else:
+                del merged[key]
+        return self._twin({**vars(self), "data": merged})
+
+    def _keep_aside(self, held, checkpoint, why):
+        """Give *checkpoint* a second name, ``env.bakN``, before another file takes its first."""
+        prefix = f"{ENV_FILENAME}.bak"
+        numbers = [name[len(prefix) :] for name in os.listdir(self.env_name) if name.startswith(prefix)]
+        highest = max((int(number) for number in numbers if number.isdecimal()), default=0)
+        backup = os.path.join(self.env_name, f"{prefix}{highest + 1}")
+        try:
+            os.link(checkpoint, backup)
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links here
+            draft = _Draft(held, backup, like=checkpoint)
+            draft.write(_unless_equal(checkpoint, None))
+            draft.commit()
+        else:
+            _sync_directory(self.env_name)
+        logger.warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
+
+    def _changed(self):
+        """Tell whether a value differs from what was loaded or last saved."""
+        return not _all_same(self._last_saved(), self.data)
+
+    def _is_fresh(self, image):
+        """Tell whether *image*, a checkpoint, holds what this fresh environment holds and no work."""
+        try:
+            return _all_same(self._revive(image).data, self.data)
+        except EnosFilePathError:
+            return False
+
+    def _last_saved(self):
+        """Return the items that changes are measured against."""
+        return {} if self._base is None else self._revive(self._base).data
+
+    def _revive(self, image):
+        return _revived(io.BytesIO(image), str(self.env_name), self.env_name / ENV_FILENAME, Environment)
+
+    def _checkpoint(self):
+        """Return where the checkpoint really is: one that is a link is written through."""
+        path = os.path.join(self.env_name, ENV_FILENAME)
+        return os.path.realpath(path) if os.path.islink(path) else path
+
+    def _twin(self, state):
+        twin = type(self).__new__(type(self))
+        vars(twin).update(state)
+        return twin
+
+
+# ---- Errors
+
+
+class EnosError(Exception):
+    """Base of all errors of this module."""
+
+
+class EnosFilePathError(EnosError):
+    """There is no usable environment or config file at ``.filepath``, the path as it was given."""
+
+    def __init__(self, filepath, msg=""):
+        super().__init__(filepath, msg)
+        self.filepath = filepath
+
+    def __str__(self):
+        return _one_line(self.args[1] or f"no usable environment or config file at {self.filepath!r}; check the path")
+
+
+class EnosSaveError(EnosError):
+    """Values could not be pickled, all else was saved: ``.filepath`` is the checkpoint, ``.keys`` a list."""
+
+    def __init__(self, filepath, keys, msg=""):
+        super().__init__(filepath, keys, msg)
+        self.filepath = filepath
+        self.keys = keys
+
+    def __str__(self):
+        return _one_line(self.args[2] or f"{self.filepath}: cannot pickle {self.keys!r}; store what can be pickled")
+
+
+def _one_line(text):
+    return " ".join(text.split("\n"))
+
+
+def _told(error):
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+# ---- From a specifier to a directory, and from there to `current`
+
+_ADVICE = "run a task with new=True first, or name another environment"
+
+
+def _path(specifier):
+    """Return *specifier*, a str or os.PathLike, as a str; raise EnosFilePathError if it is anything else, or empty."""
+    try:
+        name = os.fspath(specifier)
+    except TypeError:
+        name = None
+    if not isinstance(name, str) or not name:
+        raise EnosFilePathError(specifier, f"{specifier!r} is not a path: give a str or an os.PathLike, not empty")
+    return name
+
+
+def _made_directory(specifier):
+    """Make the directory *specifier* with its parents, for good; return its resolved Path."""
+    path = _path(specifier)
+    try:
+        directory = Path(os.path.realpath(path))
+        _check_current(path, specifier)
+        _make_directories(directory)
+        _sync_directory(directory.parent)  # whoever made it may not have come to that
+    except (OSError, ValueError) as error:
+        why = f"cannot make the directory {path!r}: {_told(error)}; choose another path"
+        raise EnosFilePathError(specifier, why) from error
+    if os.path.isdir(directory / ENV_FILENAME):
+        why = f"{directory / ENV_FILENAME} is a directory, but the checkpoint needs that name; choose another path"
+        raise EnosFilePathError(specifier, why)
+    return directory
+
+
+def _check_current(path, specifier):
+    """Raise EnosFilePathError if *path* leads by ``current`` and that is no link to a directory."""
+    link = Path(os.path.realpath(os.curdir), SYMLINK_NAME)
+    named = Path(os.path.realpath(Path(path).parent), Path(path).name)
+    if link in (named, *named.parents) and not (os.path.islink(link) and os.path.isdir(link)):
+        raise EnosFilePathError(specifier, f"{_state(link)}; give the new environment a name of its own")
+
+
+def _dated_directory():
+    """Make a directory that nobody else has, named after the time; return its name."""
+    moment = time.time()
+    while True:
+        name = time.strftime("enos_%Y-%m-%d_%H-%M-%S", time.localtime(moment))
+        try:
+            os.mkdir(name)
+        except FileExistsError:
+            moment += 1
+        except OSError as error:
+            why = f"cannot make the directory {os.path.abspath(name)}: {_told(error)}; choose another path"
+            raise EnosFilePathError(name, why) from error
+        else:
+            return name
+
+
+def _make_directories(directory):
+    """Make *directory* with its parents, each for good."""
+    for made in (*reversed(directory.parents), directory):
+        if not made.is_dir():
+            made.mkdir(exist_ok=True)
+            _sync_directory(made.parent)
+
+
+def _point_current_to(directory):
+    """Make ``current`` a link to *directory*, relative if it lies below, with no moment without a link."""
+    here = Path(os.path.realpath(os.curdir))
+    target = directory.relative_to(here) if here in (directory, *directory.parents) else directory
+    new = here / f".{SYMLINK_NAME}.tmp"
+    try:
+        with _locked(here):  # hence one name is enough, and what a killed process left is replaced
+            _remove(new)
+            try:
+                os.symlink(target, new, target_is_directory=True)
+                os.replace(new, here / SYMLINK_NAME)
+            finally:
+                _remove(new)
+            _sync_directory(here)
+    except OSError as error:
+        logger.warning("Cannot point %s to %s: %s", here / SYMLINK_NAME, directory, _told(error))
+
+
+def _state(link):
+    """Say what is wrong with *link*, which is no link to a directory that exists."""
+    if os.path.islink(link):
+        return f"{os.path.abspath(link)} points to {os.readlink(link)}, which is gone"
+    return f"{os.path.abspath(link)} is {'not a link to an environment' if os.path.exists(link) else 'absent'}"
+
+
+# ---- From the bytes of a checkpoint to an environment
+
+
+def _revived(file, directory, env_file, cls):
+    """Return the environment, a *cls*, that is pickled in *file*, as it is in *directory*, a str."""
+    names = _Names(cls)
+    try:
+        with _collector_paused():
+            env = _Reader(file, names).load()
+    except Exception as error:
+        why = f"{os.path.abspath(env_file)} {_why_unloadable(file, names, error)}"
+        raise EnosFilePathError(env_file, why) from error
+    state = vars(env) if isinstance(env, Environment) else {}
+    home, data = state.get("env_name"), state.get("data")
+    if not isinstance(home, (str, PurePath)) or not isinstance(data, dict):
+        why = f"{os.path.abspath(env_file)} is the pickle of something else, not of an Environment; {_ADVICE}"
+        raise EnosFilePathError(env_file, why)
+    results = data.get("resultdir")
+    if str(home) != directory or isinstance(home, str):
+        env.env_name = Path(directory)
+        if isinstance(results, (str, PurePath)):
+            with contextlib.suppress(ValueError):  # it lies elsewhere, and stays there
+                data["resultdir"] = type(results)(env.env_name / PurePath(results).relative_to(home))
+    return env
+
+
+class _Names:
+    """What the names in a pickle stand for here: an Environment may come from any copy of this module, or EnOSlib."""
+
+    def __init__(self, cls):
+        self.cls = cls
+        self.home = None  # the module of that copy
+        self.missing = None  # the name that is being looked up
+
+    def find(self, module, name, look_up):
+        if self.home is None:  # what a checkpoint names first is its own class
+            self.home = module if name == "Environment" else __name__
+        if module == self.home and name in __all__:
+            return self.cls if name == "Environment" else globals()[name]
+        self.missing = module, name
+        found = look_up("pathlib" if module == "pathlib._local" else module, name)  # that is 3.13's
+        self.missing = None
+        return found
+
+
+class _Reader(pickle.Unpickler):
+    def __init__(self, file, names):
+        super().__init__(file)
+        self.names = names
+
+    def find_class(self, module, name):
+        return self.names.find(module, name, super().find_class)
+
+
+class _SlowReader(pickle._Unpickler):
+    """The same in Python: when it fails, its frames tell what it was building."""
+
+    def __init__(self, file, names):
+        super().__init__(file)
+        self.names = names
+
+    def find_class(self, module, name):
+        return self.names.find(module, name, super().find_class)
+
+
+@contextlib.contextmanager
+def _collector_paused():
+    """A big pickle is many new objects and no garbage, in which the collector would look for some."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _why_unreadable(path, error):
+    """Say why there is no file *path* to load, where *error* came of trying."""
+    directory = os.path.dirname(path) or os.curdir
+    if isinstance(error, FileNotFoundError) and not os.path.isdir(directory):
+        return f"{_state(directory)}; {_ADVICE}"
+    return f"cannot read the checkpoint {path!r}: {_told(error)}; {_ADVICE}"
+
+
+def _why_unloadable(file, names, error):
+    """Say why *file* failed to load with *error*."""
+    if names.missing:
+        module, name = names.missing
+        if module == "__main__":
+            return f"needs {name} of the script that saved it (__main__): move it to a module that can be imported"
+        return f"needs {module}.{name}, which cannot be found ({_told(error)}): install or restore it"
+    if not file.seek(0, os.SEEK_END):
+        return f"is empty; restore a backup ({ENV_FILENAME}.bakN), or {_ADVICE}"
+    # Errors that only the format causes need no second look, which takes long for a big file.
+    culprit = None if isinstance(error, (pickle.UnpicklingError, EOFError)) else _culprit(file)
+    if culprit:
+        return f"holds an object of {culprit} that cannot be unpickled ({_told(error)}): mend that class"
+    return f"is damaged or no checkpoint ({_told(error)}); restore a backup ({ENV_FILENAME}.bakN), or {_ADVICE}"
+
+
+def _culprit(file):
+    """Return the name of the class or function by which *file* fails to load, if it is by one."""
+    found = None
+    file.seek(0)
+    try:
+        _SlowReader(file, _Names(Environment)).load()
+    except Exception as error:
+        trace = error.__traceback__
+        while trace:
+            if trace.tb_frame.f_globals is vars(pickle):
+                here = trace.tb_frame.f_locals
+                found = type(here["inst"]) if "inst" in here else here.get("func", here.get("cls", found))
+            trace = trace.tb_next
+    return f"{found.__module__}.{found.__qualname__}" if hasattr(found, "__qualname__") else None
+
+
+# ---- From an environment to its checkpoint
+
+_PROTOCOL = 5
+_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
+
+
+class _Draft:
+    """What is to replace the file *path*: pickle writes here, into a file from the first byte that *known* has not.
+
+    Before the file is made, *meet* is called.  It is no more widely readable than *like*, which is *path*
+    if not given, at any moment, and is removed when *held* is left, unless it has become *path*.
+    """
+
+    def __init__(self, held, path, known=None, meet=None, like=None):
+        self.held, self.path, self.known, self.meet, self.like = held, path, known or b"", meet, like or path
+        self.same, self.file, self.done = 0, None, False
+        self.name = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
+
+    def write(self, chunk):
+        if self.file is None:
+            if self.known.startswith(chunk, self.same):
+                self.same += memoryview(chunk).nbytes  # it may be a PickleBuffer, which has no len()
+                return
+            if self.meet:
+                self.meet(self.held, self.path)
+            self.open()
+            with memoryview(self.known) as known, known[: self.same] as same:
+                self.file.write(same)
+        self.file.write(chunk)
+
+    def open(self):
+        self.held.callback(self.discard)
+        try:
+            model = os.stat(self.like)
+        except FileNotFoundError:
+            self.file = open(self.name, "xb")
+        else:
+            self.file = open(self.name, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
+            _dress(self.file.fileno(), model)
+
+    def commit(self):
+        """Put what was written in place of *path*, for good; return whether anything was."""
+        if self.file is None:
+            return False
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self.name, self.path)
+        self.done = True
+        _sync_directory(os.path.dirname(self.path))
+        return True
+
+    def discard(self):
+        if self.done:
+            return
+        with contextlib.suppress(OSError):  # of a full disk once more
+            if self.file:
+                self.file.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.name)
+
+
+class _Overtaken(Exception):
+    """Others have saved since: ``.image`` is what they saved."""
+
+    def __init__(self, image):
+        super().__init__()
+        self.image = image
+
+
+def _lock_for_saving(held, checkpoint):
+    """Have the one right to replace *checkpoint* until *held* is left; name it in errors that name no file."""
+
+    def name_file(_, error, __):
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = checkpoint
+
+    held.push(name_file)
+    directory = os.path.dirname(checkpoint)
+    if not os.path.isdir(directory):
+        _make_directories(Path(directory))
+    if held.enter_context(_locked(os.path.join(directory, f".{ENV_FILENAME}.lock"))):
+        with contextlib.suppress(OSError):
+            for name in _names_in(directory):
+                if name.startswith(f".{ENV_FILENAME}.") and name.endswith(".tmp"):
+                    os.unlink(os.path.join(directory, name))  # of a killed save: nobody else is at work
+
+
+def _names_in(directory):
+    """List *directory*, if possible without its time of access changing, which is one more thing to write."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_NOATIME)
+    except (AttributeError, PermissionError):  # not on Linux, not one's own
+        return os.listdir(directory)
+    try:
+        return os.listdir(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _locked(path):
+    """Hold the lock of the file or directory *path*; give whether there is such a thing here."""
+    if fcntl is None:
+        yield False
+        return
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except (PermissionError, IsADirectoryError):
+        if not os.path.exists(path):
+            raise
+        lock = os.open(path, os.O_RDONLY)  # another user's; that is enough on a local disk
+    supported = True
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+            supported = False
+        yield supported
+    finally:
+        if supported:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
+        os.close(lock)
+
+
+def _reread(file, image, same):
+    """Return the content of *file* as a bytearray: *image*, of which the first *same* bytes are right, made so.
+
+    In place, since two big ones may be too many, and fresh memory takes longer than what it is filled with.
+    """
+    size = os.fstat(file.fileno()).st_size
+    del image[same:]
+    if same:
+        image += bytes(max(size - same, 0))
+    else:
+        image = bytearray(size)
+    file.seek(same)
+    with memoryview(image) as whole, whole[same:] as rest:
+        file.readinto(rest)
+    return image
+
+
+def _unless_equal(path, image):
+    """Return the content of the file *path*, or None if that is *image*."""
+    with open(path, "rb", buffering=0) as file:
+        position = 0
+        while image is not None:  # compared piece by piece, as there may be no memory for two
+            piece = file.read(2**16)
+            if not image.startswith(piece, position):
+                break
+            position += len(piece)
+            if piece:
+                continue
+            if position < len(image):
+                break
+            if position > 2**20 and hasattr(os, "posix_fadvise"):  # the memory that caches it can serve its successor
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return None
+        file.seek(0)
+        return file.read()
+
+
+def _dress(file, model):
+    """Give *file* the mode and, as far as permitted, the owner of *model*, a stat result."""
+    if not hasattr(os, "fchown"):  # Windows has neither
+        return
+    mode, own = stat.S_IMODE(model.st_mode), os.fstat(file)
+    if (own.st_uid, own.st_gid) != (model.st_uid, model.st_gid):
+        for owner in (model.st_uid, -1):
+            try:
+                os.fchown(file, owner, model.st_gid)
+                break
+            except OSError:
+                continue
+        else:  # it has another group now: let that and everybody do what both could
+            both = mode >> 3 & mode & 0o007
+            mode = mode & ~0o077 | both << 3 | both
+    os.fchmod(file, mode)
+
+
+def _sync_directory(directory):
+    """Make the names in *directory* last through a power cut."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except PermissionError:  # of one that may not be listed, and on Windows of any
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path):
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+# ---- What changed, and what cannot be saved
+
+
+def _all_same(one, other):
+    """Tell whether the dicts *one* and *other* hold the same keys and values."""
+    return all(_same(one, other, key) for key in {**one, **other})
+
+
+def _same(one, other, key):
+    """Tell whether *key* has the same value in both dicts or is in neither; in doubt, it has not."""
+    if key not in one or key not in other:
+        return (key in one) == (key in other)
+    try:
+        return _digest(one[key]) == _digest(other[key])
+    except (ValueError, RecursionError):  # it contains itself, or one thing too often
+        with contextlib.suppress(Exception):
+            return _settled(one[key]) == _settled(other[key])
+    except Exception:  # it cannot be pickled
+        pass
+    return False
+
+
+def _digest(value):
+    """Return a digest that depends on *value* and not on its layout in memory.
+
+    A pickle does: on which of its strings are one object, on the order of its sets.
+    """
+    plain = _Sink()
+    pickle.dump(value, plain, _PROTOCOL)
+    canonical = _Sink(16 * plain.size + 2**16)  # without a memo, what is shared is written each time
+    _CanonicalPickler(canonical, _PROTOCOL).dump(value)
+    return canonical.hash.digest()
+
+
+def _settled(value):
+    """Return the pickle of *value* as it is laid out after loading."""
+    return pickle.dumps(pickle.loads(pickle.dumps(value, _PROTOCOL)), _PROTOCOL)
+
+
+class _CanonicalPickler(pickle.Pickler):
+    def __init__(self, file, protocol):
+        super().__init__(file, protocol)
+        self.fast = True  # no memo
+
+    def persistent_id(self, value):
+        if type(value) in (set, frozenset):
+            return type(value).__name__, sorted(map(_digest, value))
+        return None
+
+
+class _Sink:
+    """A file that keeps the size and the digest of what is written; ValueError beyond *limit* bytes."""
+
+    def __init__(self, limit=float("inf")):
+        from hashlib import blake2b
+
+        self.limit, self.size, self.hash = limit, 0, blake2b()
+
+    def write(self, chunk):
+        self.size += memoryview(chunk).nbytes
+        if self.size > self.limit:
+            raise ValueError("too much is shared")
+        self.hash.update(chunk)
+
+
+def _unpicklable(data):
+    """Return the keys of *data* that cannot be pickled, each with the exception that says why."""
+    refused = {}
+    for key, value in data.items():
+        try:
+            pickle.dump((key, value), _Sink(), _PROTOCOL)
+        except Exception as error:
+            refused[key] = error
+    return refused
+
+
+def _parsed(content, kind):
+    """Return the mapping in *content*, the bytes of a config file of *kind*; empty YAML is an empty one."""
+    if kind == "json":
+        import json
+
+        read = json.loads(content)
+    elif kind == "yaml":
+        try:
+            import yaml
+        except ImportError:
+            raise ImportError("YAML needs PyYAML, which is not installed (pip install pyyaml)") from None
+        read = yaml.safe_load(content)
+        read = {} if read is None else read
+    else:
+        raise ValueError(f"config_type is {kind!r}, not 'json' or 'yaml'")
+    if not isinstance(read, dict):
+        raise TypeError(f"it holds a {type(read).__name__}, not a mapping")
+    return read
+
+
+# ---- Looking into environments without running anything in them: python -m enostask
+
+
+def main(arguments=None):
+    """Show the environments in the working directory, or what is in one; return the exit status."""
+    import argparse
+    import sys
+
+    parser = argparse.ArgumentParser(
+        prog="enostask",
+        description="Show the environments in the working directory, or what one holds. Nothing in it is run.",
+    )
+    parser.add_argument("environment", nargs="?", help="a directory, or a checkpoint file such as current/env.bak1")
+    environment = parser.parse_args(arguments).environment
+    sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        for line in _list() if environment is None else _show(environment, sys.stdout.isatty()):
+            print(line)
+        sys.stdout.flush()
+    except EnosError as error:
+        print(f"enostask: {_printable(str(error))}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `| head`; what is left in the buffer must not raise it again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _list():
+    """Give a line for each environment in the working directory, newest first, and for a stray ``current``."""
+    names = (name for name in os.listdir() if os.path.isfile(os.path.join(name, ENV_FILENAME)))
+    names = [name for name in names if name != SYMLINK_NAME or not os.path.islink(name)]
+    names.sort(key=lambda name: os.stat(os.path.join(name, ENV_FILENAME)).st_mtime_ns, reverse=True)
+    width = max((len(_printable(name)) for name in names), default=0)
+    in_use = os.path.realpath(SYMLINK_NAME) if os.path.islink(SYMLINK_NAME) else None
+    for name in names:
+        checkpoint = os.path.join(name, ENV_FILENAME)
+        saved, size = _when_and_size(checkpoint)
+        try:
+            keys = f"{len(_inert(checkpoint))} keys"
+        except EnosError as error:
+            keys = _printable(str(error))
+        mark = f"   <- {SYMLINK_NAME}" if os.path.realpath(name) == in_use else ""
+        yield f"  {_printable(name):{width}}   {saved}   {size:>8}   {keys}{mark}"
+    if in_use and in_use not in map(os.path.realpath, names):
+        gone = "" if os.path.exists(in_use) else ", which is gone"
+        yield f"  {SYMLINK_NAME} -> {_printable(os.readlink(SYMLINK_NAME))}{gone}"
+    elif not names:
+        yield f"no environments in {_printable(os.getcwd())}"
+
+
+def _show(environment, shorten):
+    """Give the lines that show what *environment*, a directory or a checkpoint file, holds."""
+    import shutil
+
+    checkpoint = os.path.join(environment, ENV_FILENAME) if os.path.isdir(environment) else environment
+    data = _inert(checkpoint)
+    directory, file = os.path.split(os.path.realpath(checkpoint))
+    title = _printable(os.path.basename(directory) + ("" if file == ENV_FILENAME else f"/{file}"))
+    yield "{}: saved {}, {}".format(title, *_when_and_size(checkpoint))
+    # What is shared is shown each time, so a small file can have a text without end.
+    limit = shutil.get_terminal_size().columns if shorten else 10**6 + 100 * os.path.getsize(checkpoint)
+    width = max((len(_text(key, 40)) for key in data), default=0)
+    for key, value in data.items():
+        kind = type(value).__qualname__
+        if type(value).__module__ != "builtins":
+            kind = f"{type(value).__module__}.{kind}"
+        line = f"  {_text(key, 40):{width}}   {_printable(kind)}   {_text(value, limit)}"
+        yield line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def _when_and_size(checkpoint):
+    found = os.stat(checkpoint)
+    size, units = found.st_size / 1000, ["kB", "MB", "GB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(found.st_mtime)), f"{size:.1f} {units[0]}"
+
+
+def _inert(checkpoint):
+    """Return the items of the environment in the file *checkpoint*, built without anything that it names."""
+    try:
+        with open(checkpoint, "rb") as file, _collector_paused():
+            env = _InertReader(file).load()
+    except (OSError, ValueError) as error:
+        raise EnosFilePathError(checkpoint, f"cannot read the checkpoint {checkpoint!r}: {_told(error)}") from error
+    except Exception as error:
+        why = f"{checkpoint!r} is damaged or no checkpoint ({_told(error)})"
+        raise EnosFilePathError(checkpoint, why) from error
+    data = env.state.get("data") if isinstance(env, _StandIn) and isinstance(env.state, dict) else None
+    if not isinstance(data, dict):
+        raise EnosFilePathError(checkpoint, f"{checkpoint!r} is the pickle of something else, not of an Environment")
+    return data
+
+
+class _InertReader(pickle.Unpickler):
+    """Builds plain data as it is, and anything else out of stand-ins."""
+
+    def __init__(self, file):
+        super().__init__(file)
+        self.classes = {}
+
+    def find_class(self, module, name):
+        if (module, name) not in self.classes:
+            if module.startswith("pathlib"):
+                base, shown = PureWindowsPath if "Windows" in name else PurePosixPath, ("builtins", "Path")
+            else:
+                base, shown = _plain().get((module, name), _StandIn), (module, name)
+            # A class of its own: a pickle can set attributes of what it finds.
+            self.classes[module, name] = type(shown[1], (base,), {"__module__": shown[0]})
+        return self.classes[module, name]
+
+
+def _plain():
+    """Return the classes that are harmless to call with anything and show themselves well."""
+    import datetime
+
+    names = {collections: ("OrderedDict", "defaultdict", "deque"), datetime: ("date", "datetime", "time", "timedelta")}
+    plain = {(module.__name__, name): getattr(module, name) for module in names for name in names[module]}
+    return {**plain, ("builtins", "set"): set, ("builtins", "frozenset"): frozenset}
+
+
+class _StandIn:
+    """An object of a class that is not here: whatever is done to it, it keeps."""
+
+    def __new__(cls, *args, **kwargs):
+        self = super().__new__(cls)
+        self.args, self.kwargs, self.state, self.items, self.pairs = args, kwargs, None, [], []
+        return self
+
+    def __call__(self, *args, **kwargs):
+        return type(self)(*args, **kwargs)
+
+    def __setstate__(self, state):
+        self.state = state
+
+    def __setitem__(self, key, value):
+        self.pairs.append((key, value))
+
+    def append(self, value):
+        self.items.append(value)
+
+    add = append
+
+
+def _printable(text):
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def _text(value, limit):
+    """Return *value* as text on one line; of a longer one than *limit*, at least as much."""
+    if isinstance(value, (str, PurePath)):
+        return _printable(str(value)[: limit + 1])
+    pieces, length = [], 0
+    for piece in _pieces(value, ()):
+        pieces.append(piece)
+        length += len(piece)
+        if length > limit:
+            break
+    return _printable("".join(pieces))
+
+
+def _pieces(value, around=()):
+    """Give the text of *value* bit by bit; *around* has the ids of the values that it is in."""
+
+    def text(inner):
+        return _pieces(inner, (*around, id(value)))
+
+    def series(opening, parts, closing):
+        yield opening
+        for number, part in enumerate(parts):
+            yield from (", ", *part) if number else part
+        yield closing
+
+    def named(name, inner):
+        yield f"{name}="
+        yield from text(inner)
+
+    def pairs(items):
+        return series("{", (itertools.chain(text(key), (": ",), text(inner)) for key, inner in items), "}")
+
+    if id(value) in around or len(around) > 30:
+        yield "..."
+    elif isinstance(value, _StandIn):
+        states = value.state if isinstance(value.state, tuple) else (value.state,)  # with slots, two dicts
+        parts = [text(inner) for inner in value.args]
+        for state in states:
+            parts += [named(*item) for item in state.items()] if isinstance(state, dict) else [text(state)] * (state is not None)
+        parts += [named(*item) for item in value.kwargs.items()]
+        if value.items:
+            parts.append(series("[", map(text, value.items), "]"))
+        if value.pairs:
+            parts.append(pairs(value.pairs))
+        contents = (value.items or value.pairs) and len(parts) == 1  # of a list or dict of its own kind
+        yield from parts[0] if contents else series(f"{type(value).__name__}(", parts, ")")
+    elif isinstance(value, dict):
+        yield from pairs(value.items())
+    elif isinstance(value, tuple):
+        yield from series("(", map(text, value), ",)" if len(value) == 1 else ")")
+    elif isinstance(value, (set, frozenset)) and value:
+        yield from series("{", map(text, value), "}")
+    elif isinstance(value, (list, collections.deque)):
+        yield from series("[", map(text, value), "]")
+    elif isinstance(value, type):
+        yield f"{value.__module__}.{value.__qualname__}"
+    else:
+        try:
+            yield repr(value)
+        except ValueError:
+            yield f"<int of {value.bit_length()} bits>"  # too long for decimal digits
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
