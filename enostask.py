@@ -114,7 +114,7 @@ def get_or_create_env(new, env_name, symlink=True):
     if not new:
         return Environment.load_from_file(Path(SYMLINK_NAME if env_name is None else _path(env_name), ENV_FILENAME))
     if symlink and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
-        raise EnosFilePathError(SYMLINK_NAME, f"{os.path.abspath(SYMLINK_NAME)} {_NOT_A_LINK}")
+        raise EnosFilePathError(SYMLINK_NAME, f"{_state(SYMLINK_NAME)}; move it away, or say symlink=False")
     env = Environment(_dated_directory() if env_name is None else env_name)
     env._start_over()
     if symlink:
@@ -979,6 +979,8 @@ class _CanonicalPickler(pickle.Pickler):
     def persistent_id(self, value):
         if type(value) in (set, frozenset):
             return type(value).__name__, sorted(map(_digest, value))
+        if isinstance(value, PurePath):  # 3.13 pickles what it was made of
+            return type(value).__name__, str(value)
         return None
 
 
