@@ -2780,3 +2780,61 @@ assert set(sys.modules) == modules, set(sys.modules) - modules
 assert sorted(os.listdir()) == ["checkpoint", "script.py"], os.listdir()
 print(shown, "shown,", refused, "refused")
 '''
+
+
+# ---- The documentation
+
+
+@unittest.skipUnless((HERE / "README.md").exists(), "only the module is here")
+class Readme(Place):
+    def setUp(self):
+        super().setUp()
+        text = (HERE / "README.md").read_text(encoding="utf-8")
+        self.blocks = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        shutil.copy(MODULE, "enostask.py")
+        shutil.copy(HERE / "enostask.pyi", "enostask.pyi")
+
+    def test_every_block_runs_as_written(self):
+        if not shutil.which("bash"):
+            self.skipTest("no bash")
+        os.mkdir("bin")
+        os.symlink(sys.executable, "bin/python3")
+        environment = {**os.environ, "PATH": f"{self.root}/bin{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(self.root)}
+        ran, shown = 0, ""
+        for kind, block in self.blocks:
+            missing = [name for name in ("click", "dask") if name in block and not importlib.util.find_spec(name)]
+            if kind == "text" or "unittest" in block or missing:
+                continue
+            with self.subTest(block=block):
+                Path("block").write_text(block)
+                run = [sys.executable, "block"] if kind == "python" else ["bash", "-e", "block"]
+                done = subprocess.run(run, env=environment, stdout=-1, stderr=-2, text=True, timeout=120)
+                self.assertEqual(done.returncode, 0, done.stdout)
+                shown, ran = done.stdout if "-m enostask" in block else shown, ran + 1
+                time.sleep(0.01)  # so that the list has its order
+        self.assertGreater(ran, 7)
+        (example,) = [block for kind, block in self.blocks if kind == "text" and "xp1: saved" in block]
+        if all(map(importlib.util.find_spec, ("click",))):
+            self.assertEqual(self.masked(example), self.masked(shown))
+
+    def masked(self, text):
+        """*text* without what differs from run to run."""
+        text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d", "WHEN", text)
+        return re.sub(r"\d+\.\d kB", "SIZE", re.sub(r"/\S*/xp1", "/xp1", text))
+
+    def test_the_example_in_the_docstring_runs(self):
+        code = re.search(r"(    # experiment.py\n.*?)\n\n\S", module.__doc__, re.DOTALL).group(1)
+        self.script(code, "up")
+        self.script(None, "measure")
+        self.assertEqual(read("current")["latency"], {"m1": 15.0, "m2": 15.0})
+
+
+@unittest.skipUnless((HERE / "enostask.pyi").exists(), "only the module is here")
+class Stub(unittest.TestCase):
+    def test_it_names_what_the_module_names_in_the_same_order(self):
+        def names(path):
+            tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+            defined = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+            return list(dict.fromkeys(name for name in defined if not name.startswith("_")))
+
+        self.assertEqual(names(HERE / "enostask.pyi"), names(MODULE))
