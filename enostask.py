@@ -131,10 +131,9 @@ def _task(function, new, symlink):
         inner = inner.func
     name = getattr(inner, "__name__", type(inner).__name__)
     body = inner if inspect.isroutine(inner) or inspect.isclass(inner) else getattr(inner, "__call__", inner)
+    run = functools.partial(_Run, name, new, symlink, _Parameter(function, name))
     if inspect.isasyncgenfunction(body):
         raise TypeError(f"{name} cannot be a task: it is an async generator; make it a coroutine or a generator")
-    run = functools.partial(_Run, name, new, symlink, _Slot(function, name))
-
     if inspect.iscoroutinefunction(body):
 
         async def task(*args, **kwargs):
@@ -153,21 +152,21 @@ def _task(function, new, symlink):
             with run(args, kwargs) as (args, kwargs):
                 return _finished(function(*args, **kwargs), name)
 
-    functools.update_wrapper(task, inner).__wrapped__ = function
-    task.__name__ = name
+    functools.update_wrapper(task, inner)
+    task.__wrapped__, task.__name__ = function, name
     return task
 
 
 def _finished(result, name):
-    """Return *result*, unless it is a coroutine: that has yet to run, and would do so after the save."""
+    """Return *result*; raise TypeError if it is a coroutine, which has yet to run, after the save."""
     if isinstance(result, types.CoroutineType):
         result.close()
         raise TypeError(f"{name} returned a coroutine but is no coroutine function: declare its wrapper 'async def'")
     return result
 
 
-class _Slot:
-    """Where a function takes its ``env``; raise TypeError if it cannot."""
+class _Parameter:
+    """The parameter ``env`` of *function*; TypeError if there is none."""
 
     def __init__(self, function, name):
         from inspect import Parameter, signature
@@ -178,30 +177,27 @@ class _Slot:
             own, shown = signature(function, follow_wrapped=False).parameters, signature(function).parameters
         except (TypeError, ValueError) as error:
             raise TypeError(f"{name} cannot be a task: its parameters are not known ({error})") from error
-        parameters = own if "env" in own else shown  # of a decorator with functools.wraps, what it wraps
+        parameters = own if "env" in own else shown  # with functools.wraps, those of what is wrapped
         env = parameters.get("env", Parameter("env", Parameter.VAR_KEYWORD))
         in_order = env.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
         self.position = list(parameters).index("env") if in_order else None
-        self.by_keyword = any(
-            p.kind == Parameter.VAR_KEYWORD
-            or p.name == "env"
-            and p.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-            for p in own.values()
-        )
+        taken = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
+        kinds = {parameter.kind for parameter in own.values()}
+        self.by_keyword = Parameter.VAR_KEYWORD in kinds or "env" in own and own["env"].kind in taken
         if self.position is None and not self.by_keyword:
             raise TypeError(f"{name} cannot be a task: it takes no argument env; write def {name}(env, ...)")
-        # The default of a partial is what it was given, as good as a caller's.
+        # A default counts if it is a specifier: that of a partial is what somebody gave.
         self.default = env.default if isinstance(env.default, (str, os.PathLike, Environment)) else None
 
-    def specifier(self, args, kwargs):
-        """Return what the caller gave for ``env``."""
+    def given(self, args, kwargs):
+        """Return the specifier that the caller gave."""
         if kwargs.get("--env"):
             return kwargs["--env"]
         if self.position is not None and len(args) > self.position:
             return args[self.position]
         return kwargs.get("env", self.default)
 
-    def fill(self, args, kwargs, env):
+    def filled(self, args, kwargs, env):
         """Return *args* and *kwargs* with *env* in its place."""
         if self.position is not None and (len(args) > self.position or not self.by_keyword):
             return (*args[: self.position], env, *args[self.position + 1 :]), kwargs
@@ -209,30 +205,28 @@ class _Slot:
 
 
 class _Run:
-    """One call of a task: the environment comes on entering, and is saved on leaving."""
+    """One call of a task: on entering, its environment is loaded or created; on leaving, it is saved."""
 
-    def __init__(self, name, new, symlink, slot, args, kwargs):
-        self.name, self.new, self.symlink, self.slot = name, new, symlink, slot
-        self.args, self.kwargs = args, kwargs
+    def __init__(self, name, new, symlink, parameter, args, kwargs):
+        self.name, self.new, self.symlink = name, new, symlink and kwargs.get("env_symlink", True)
+        self.parameter, self.args, self.kwargs = parameter, args, kwargs
 
     def __enter__(self):
-        symlink = self.symlink and self.kwargs.get("env_symlink", True)
-        self.env = get_or_create_env(self.new, self.slot.specifier(self.args, self.kwargs), symlink)
+        self.env = get_or_create_env(self.new, self.parameter.given(self.args, self.kwargs), self.symlink)
         self.env.reload_config()
         logger.info("Task %s started", self.name)
         self.start = time.monotonic()
-        return self.slot.fill(self.args, self.kwargs, self.env)
+        return self.parameter.filled(self.args, self.kwargs, self.env)
 
-    def __exit__(self, kind, error, _):
-        failed = error is not None and not (
-            isinstance(error, GeneratorExit) or isinstance(error, SystemExit) and error.code in (None, 0)
-        )
+    def __exit__(self, _, error, __):
+        success = error is None or isinstance(error, GeneratorExit)
+        success = success or isinstance(error, SystemExit) and error.code in (None, 0)
         outcome = "failed after"
         try:
             self.env._save_after_task()
-            outcome = outcome if failed else "finished in"
+            outcome = "finished in" if success else outcome
         except Exception as loss:
-            if not failed:
+            if success:
                 raise
             logger.exception("The environment of the failed task %s could not be saved: %s", self.name, loss)
             if hasattr(error, "add_note"):
@@ -270,7 +264,7 @@ class Environment(collections.UserDict):
         return {name: value for name, value in vars(self).items() if name not in ("_base", "_stored")}
 
     def __copy__(self):
-        return self._twin({**self.__getstate__(), "data": self.data.copy()})
+        return self._twin(dict(self.data))
 
     @recursive_repr()
     def __repr__(self):
@@ -303,21 +297,7 @@ class Environment(collections.UserDict):
         nothing could be saved, and then the old checkpoint stays.
         """
         checkpoint = self._checkpoint()
-        self._dump(checkpoint, self._known(checkpoint))
-
-    def _dump(self, checkpoint, known):
-        try:
-            self._save(checkpoint, known)
-        except Exception as error:
-            refused = _unpicklable(self.data)
-            if refused:
-                self._save_without(refused, checkpoint, known)
-                why = "; ".join(f"{key!r} ({_told(reason)})" for key, reason in refused.items())
-                why = f"{checkpoint}: cannot pickle {why}; all else is saved: store something picklable there instead"
-                raise EnosSaveError(checkpoint, list(refused), why) from error
-            read_only = isinstance(error, OSError) and error.errno in _READ_ONLY
-            if not read_only or not os.path.exists(checkpoint) or self._changed():
-                raise
+        self._save_or_tell(checkpoint, self._last_on(checkpoint))
 
     def dumps(self):
         """Return this environment pickled.  Raise what pickling raises."""
@@ -350,16 +330,27 @@ class Environment(collections.UserDict):
     def _save_after_task(self):
         """Save, unless the task tore its environment down and changed nothing in it."""
         checkpoint = self._checkpoint()
-        known = self._known(checkpoint)
-        if known is not None or not self._stored or self._changed():
-            self._dump(checkpoint, known)
+        known = self._last_on(checkpoint)
+        if known is not None or not self._stored or self._differs_from(self._base):
+            self._save_or_tell(checkpoint, known)
 
-    def _known(self, checkpoint):
-        """Return what *checkpoint* holds if nobody replaced it; None if it is not there."""
-        return self._base if self._stored and os.path.exists(checkpoint) else None
+    def _save_or_tell(self, checkpoint, known):
+        """Save what can be saved; raise what keeps the rest from it."""
+        try:
+            self._save(checkpoint, known)
+        except Exception as error:
+            refused = _unpicklable(self.data)
+            if refused:
+                self._save_without(refused, checkpoint, known)
+                why = "; ".join(f"{key!r} ({_told(reason)})" for key, reason in refused.items())
+                why = f"{checkpoint}: cannot pickle {why}; all else is saved: store something picklable there instead"
+                raise EnosSaveError(checkpoint, list(refused), why) from error
+            read_only = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+            if not read_only or not os.path.exists(checkpoint) or self._differs_from(self._base):
+                raise
 
     def _save(self, checkpoint, known):
-        """Bring *checkpoint*, where *known* is when nobody replaced it, to this environment, merged with what others saved since."""
+        """Bring *checkpoint*, which holds *known* unless others replaced it, to this environment merged with theirs."""
         with contextlib.ExitStack() as held:
             draft = _Draft(held, checkpoint, known, self._meet)
             try:
@@ -388,7 +379,7 @@ class Environment(collections.UserDict):
 
     def _remember(self, checkpoint, same):
         """Take *checkpoint*, of which the first *same* bytes were there before, for what was last saved."""
-        image, self._base = self._base, None  # of which one half is wrong for a moment
+        image, self._base = self._base, None  # of which a part is wrong for a moment
         try:
             with open(checkpoint, "rb") as file:
                 self._base = _reread(file, image or bytearray(), same)
@@ -397,10 +388,10 @@ class Environment(collections.UserDict):
 
     def _save_without(self, refused, checkpoint, known):
         """Save all but the *refused* keys: they stay as they were last saved."""
-        last = self._last_saved()
-        kept = {key: value for key, value in self.data.items() if key not in refused}
-        kept.update((key, last[key]) for key in refused if key in last)
-        twin = self._twin({**vars(self), "data": kept})
+        last = self._items(self._base)
+        twin = self._twin({key: value for key, value in self.data.items() if key not in refused})
+        twin.data.update((key, last[key]) for key in refused if key in last)
+        twin._base, twin._stored = self._base, self._stored
         twin._save(checkpoint, known)
         self._base, self._stored = twin._base, True
 
@@ -410,21 +401,38 @@ class Environment(collections.UserDict):
         with contextlib.ExitStack() as held:
             _lock_for_saving(held, checkpoint)
             with contextlib.suppress(FileNotFoundError):
-                if not self._is_fresh(_unless_equal(checkpoint, None)):
+                if self._differs_from(_unless_equal(checkpoint, None)):
                     self._keep_aside(held, checkpoint, "a new environment takes its place")
             draft = _Draft(held, checkpoint)
             draft.write(self._base)
             draft.commit()
         self._stored = True
 
+    def _keep_aside(self, held, checkpoint, why):
+        """Give *checkpoint* a second name, ``env.bakN``, before another file takes its first."""
+        prefix = f"{ENV_FILENAME}.bak"
+        numbers = [name[len(prefix) :] for name in os.listdir(self.env_name) if name.startswith(prefix)]
+        highest = max((int(number) for number in numbers if number.isdecimal()), default=0)
+        backup = os.path.join(self.env_name, f"{prefix}{highest + 1}")
+        try:
+            os.link(checkpoint, backup)
+            _sync_directory(self.env_name)
+        except FileExistsError:
+            raise
+        except OSError:  # no hard links here
+            draft = _Draft(held, backup, like=checkpoint)
+            draft.write(_unless_equal(checkpoint, None))
+            draft.commit()
+        logger.warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
+
     def _merged(self, image, held, checkpoint):
         """Return this environment with what others changed in *image*, the checkpoint as they left it."""
         try:
-            theirs = self._revive(image).data
+            theirs = self._items(image)
         except EnosFilePathError as error:
             self._keep_aside(held, checkpoint, error)
             return self
-        last, merged = self._last_saved(), dict(self.data)
+        last, merged = self._items(self._base), dict(self.data)
         for key in {**last, **theirs}:
             if _same(last, theirs, key):
                 continue
@@ -435,52 +443,34 @@ class Environment(collections.UserDict):
                 merged[key] = theirs[key]
             else:
                 del merged[key]
-        return self._twin({**vars(self), "data": merged})
+        return self._twin(merged)
 
-    def _keep_aside(self, held, checkpoint, why):
-        """Give *checkpoint* a second name, ``env.bakN``, before another file takes its first."""
-        prefix = f"{ENV_FILENAME}.bak"
-        numbers = [name[len(prefix) :] for name in os.listdir(self.env_name) if name.startswith(prefix)]
-        highest = max((int(number) for number in numbers if number.isdecimal()), default=0)
-        backup = os.path.join(self.env_name, f"{prefix}{highest + 1}")
+    def _differs_from(self, image):
+        """Tell whether any value differs from the one in *image*; in doubt, it does."""
         try:
-            os.link(checkpoint, backup)
-        except FileExistsError:
-            raise
-        except OSError:  # no hard links here
-            draft = _Draft(held, backup, like=checkpoint)
-            draft.write(_unless_equal(checkpoint, None))
-            draft.commit()
-        else:
-            _sync_directory(self.env_name)
-        logger.warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
-
-    def _changed(self):
-        """Tell whether a value differs from what was loaded or last saved."""
-        return not _all_same(self._last_saved(), self.data)
-
-    def _is_fresh(self, image):
-        """Tell whether *image*, a checkpoint, holds what this fresh environment holds and no work."""
-        try:
-            return _all_same(self._revive(image).data, self.data)
+            held = self._items(image)
         except EnosFilePathError:
-            return False
+            return True
+        return not all(_same(held, self.data, key) for key in {**held, **self.data})
 
-    def _last_saved(self):
-        """Return the items that changes are measured against."""
-        return {} if self._base is None else self._revive(self._base).data
-
-    def _revive(self, image):
-        return _revived(io.BytesIO(image), str(self.env_name), self.env_name / ENV_FILENAME, Environment)
+    def _items(self, image):
+        """Return the items of the environment pickled as *image*, as they are in this one's directory."""
+        if image is None:
+            return {}
+        return _revived(io.BytesIO(image), str(self.env_name), self.env_name / ENV_FILENAME, Environment).data
 
     def _checkpoint(self):
         """Return where the checkpoint really is: one that is a link is written through."""
         path = os.path.join(self.env_name, ENV_FILENAME)
         return os.path.realpath(path) if os.path.islink(path) else path
 
-    def _twin(self, state):
+    def _last_on(self, checkpoint):
+        """Return what *checkpoint* holds if nobody replaced it; None if it is gone or never was."""
+        return self._base if self._stored and os.path.exists(checkpoint) else None
+
+    def _twin(self, data):
         twin = type(self).__new__(type(self))
-        vars(twin).update(state)
+        vars(twin).update(self.__getstate__(), data=data)
         return twin
 
 
@@ -617,12 +607,13 @@ def _state(link):
 
 def _revived(file, directory, env_file, cls):
     """Return the environment, a *cls*, that is pickled in *file*, as it is in *directory*, a str."""
-    names = _Names(cls)
+    reader = _Reader(file)
+    reader.cls = cls
     try:
         with _collector_paused():
-            env = _Reader(file, names).load()
+            env = reader.load()
     except Exception as error:
-        why = f"{os.path.abspath(env_file)} {_why_unloadable(file, names, error)}"
+        why = f"{os.path.abspath(env_file)} {_why_unloadable(file, reader.missing, error)}"
         raise EnosFilePathError(env_file, why) from error
     state = vars(env) if isinstance(env, Environment) else {}
     home, data = state.get("env_name"), state.get("data")
@@ -638,43 +629,27 @@ def _revived(file, directory, env_file, cls):
     return env
 
 
-class _Names:
-    """What the names in a pickle stand for here: an Environment may come from any copy of this module, or EnOSlib."""
+def _reader(unpickler):
+    """Return the class *unpickler* as it reads checkpoints, whichever copy of this module, or EnOSlib, saved them."""
 
-    def __init__(self, cls):
-        self.cls = cls
-        self.home = None  # the module of that copy
-        self.missing = None  # the name that is being looked up
+    class Reader(unpickler):
+        cls, home, missing = Environment, None, None
 
-    def find(self, module, name, look_up):
-        if self.home is None:  # what a checkpoint names first is its own class
-            self.home = module if name == "Environment" else __name__
-        if module == self.home and name in __all__:
-            return self.cls if name == "Environment" else globals()[name]
-        self.missing = module, name
-        found = look_up("pathlib" if module == "pathlib._local" else module, name)  # that is 3.13's
-        self.missing = None
-        return found
+        def find_class(self, module, name):
+            if self.home is None:  # what a checkpoint names first is its own class
+                self.home = module if name == "Environment" else __name__
+            if module == self.home and name in __all__:
+                return self.cls if name == "Environment" else globals()[name]
+            self.missing = f"{module}.{name}"
+            found = super().find_class("pathlib" if module == "pathlib._local" else module, name)  # that is 3.13's
+            self.missing = None
+            return found
 
-
-class _Reader(pickle.Unpickler):
-    def __init__(self, file, names):
-        super().__init__(file)
-        self.names = names
-
-    def find_class(self, module, name):
-        return self.names.find(module, name, super().find_class)
+    return Reader
 
 
-class _SlowReader(pickle._Unpickler):
-    """The same in Python: when it fails, its frames tell what it was building."""
-
-    def __init__(self, file, names):
-        super().__init__(file)
-        self.names = names
-
-    def find_class(self, module, name):
-        return self.names.find(module, name, super().find_class)
+_Reader = _reader(pickle.Unpickler)
+_SlowReader = _reader(pickle._Unpickler)  # in Python: when it fails, its frames tell what it was building
 
 
 @contextlib.contextmanager
@@ -697,13 +672,12 @@ def _why_unreadable(path, error):
     return f"cannot read the checkpoint {path!r}: {_told(error)}; {_ADVICE}"
 
 
-def _why_unloadable(file, names, error):
-    """Say why *file* failed to load with *error*."""
-    if names.missing:
-        module, name = names.missing
-        if module == "__main__":
-            return f"needs {name} of the script that saved it (__main__): move it to a module that can be imported"
-        return f"needs {module}.{name}, which cannot be found ({_told(error)}): install or restore it"
+def _why_unloadable(file, missing, error):
+    """Say why *file* failed to load with *error*, if need be for lack of the class *missing*."""
+    if missing and missing.startswith("__main__."):
+        return f"needs {missing}, a class of the script that saved it: move it to a module that can be imported"
+    if missing:
+        return f"needs {missing}, which cannot be found ({_told(error)}): install or restore it"
     if not file.seek(0, os.SEEK_END):
         return f"is empty; restore a backup ({ENV_FILENAME}.bakN), or {_ADVICE}"
     # Errors that only the format causes need no second look, which takes long for a big file.
@@ -718,7 +692,7 @@ def _culprit(file):
     found = None
     file.seek(0)
     try:
-        _SlowReader(file, _Names(Environment)).load()
+        _SlowReader(file).load()
     except Exception as error:
         trace = error.__traceback__
         while trace:
@@ -732,7 +706,6 @@ def _culprit(file):
 # ---- From an environment to its checkpoint
 
 _PROTOCOL = 5
-_READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
 
 
@@ -933,11 +906,6 @@ def _remove(path):
 
 
 # ---- What changed, and what cannot be saved
-
-
-def _all_same(one, other):
-    """Tell whether the dicts *one* and *other* hold the same keys and values."""
-    return all(_same(one, other, key) for key in {**one, **other})
 
 
 def _same(one, other, key):
