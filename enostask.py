@@ -42,7 +42,6 @@ import errno
 import functools
 import gc
 import io
-import itertools
 import logging
 import os
 import pickle
@@ -656,7 +655,8 @@ _SlowReader = _reader(pickle._Unpickler)  # in Python: when it fails, its frames
 def _collector_paused():
     """A big pickle is many new objects and no garbage, in which the collector would look for some."""
     enabled = gc.isenabled()
-    gc.disable()
+    if enabled:  # else another thread may be about to switch it on again, and this would keep it off
+        gc.disable()
     try:
         yield
     finally:
@@ -913,7 +913,12 @@ def _same(one, other, key):
     if key not in one or key not in other:
         return (key in one) == (key in other)
     try:
-        return _digest(one[key]) == _digest(other[key])
+        plain, other_plain = _sunk(pickle.Pickler, one[key]), _sunk(pickle.Pickler, other[key])
+        if plain.digest() == other_plain.digest():
+            return True
+        # A pickle depends on the layout in memory, too: on which strings are one object, on the order of sets.
+        limit = 16 * max(plain.size, other_plain.size) + 2**16
+        return _canonical(one[key], limit) == _canonical(other[key], limit)
     except (ValueError, RecursionError):  # it contains itself, or one thing too often
         with contextlib.suppress(Exception):
             return _settled(one[key]) == _settled(other[key])
@@ -922,16 +927,15 @@ def _same(one, other, key):
     return False
 
 
-def _digest(value):
-    """Return a digest that depends on *value* and not on its layout in memory.
+def _sunk(pickler, value, limit=float("inf")):
+    sink = _Sink(limit)
+    pickler(sink, _PROTOCOL).dump(value)
+    return sink
 
-    A pickle does: on which of its strings are one object, on the order of its sets.
-    """
-    plain = _Sink()
-    pickle.dump(value, plain, _PROTOCOL)
-    canonical = _Sink(16 * plain.size + 2**16)  # without a memo, what is shared is written each time
-    _CanonicalPickler(canonical, _PROTOCOL).dump(value)
-    return canonical.hash.digest()
+
+def _canonical(value, limit):
+    """Return a digest that depends on *value* and not on its layout; ValueError if it takes more than *limit* bytes."""
+    return _sunk(_CanonicalPickler, value, limit).digest()
 
 
 def _settled(value):
@@ -942,11 +946,12 @@ def _settled(value):
 class _CanonicalPickler(pickle.Pickler):
     def __init__(self, file, protocol):
         super().__init__(file, protocol)
-        self.fast = True  # no memo
+        self.fast = True  # no memo, so what is shared is written each time
+        self.limit = file.limit
 
     def persistent_id(self, value):
         if type(value) in (set, frozenset):
-            return type(value).__name__, sorted(map(_digest, value))
+            return type(value).__name__, sorted(_canonical(element, self.limit) for element in value)
         if isinstance(value, PurePath):  # 3.13 pickles what it was made of
             return type(value).__name__, str(value)
         return None
@@ -955,7 +960,7 @@ class _CanonicalPickler(pickle.Pickler):
 class _Sink:
     """A file that keeps the size and the digest of what is written; ValueError beyond *limit* bytes."""
 
-    def __init__(self, limit=float("inf")):
+    def __init__(self, limit):
         from hashlib import blake2b
 
         self.limit, self.size, self.hash = limit, 0, blake2b()
@@ -966,13 +971,16 @@ class _Sink:
             raise ValueError("too much is shared")
         self.hash.update(chunk)
 
+    def digest(self):
+        return self.hash.digest()
+
 
 def _unpicklable(data):
     """Return the keys of *data* that cannot be pickled, each with the exception that says why."""
     refused = {}
     for key, value in data.items():
         try:
-            pickle.dump((key, value), _Sink(), _PROTOCOL)
+            _sunk(pickle.Pickler, (key, value))
         except Exception as error:
             refused[key] = error
     return refused
@@ -1082,7 +1090,8 @@ def _inert(checkpoint):
         with open(checkpoint, "rb") as file, _collector_paused():
             env = _InertReader(file).load()
     except (OSError, ValueError) as error:
-        raise EnosFilePathError(checkpoint, f"cannot read the checkpoint {checkpoint!r}: {_told(error)}") from error
+        why = f"cannot read the checkpoint {checkpoint!r}: {_told(error)}; give a directory that has one, or its file"
+        raise EnosFilePathError(checkpoint, why) from error
     except Exception as error:
         why = f"{checkpoint!r} is damaged or no checkpoint ({_told(error)})"
         raise EnosFilePathError(checkpoint, why) from error
@@ -1122,9 +1131,12 @@ def _plain():
 class _StandIn:
     """An object of a class that is not here: whatever is done to it, it keeps."""
 
+    args, kwargs, state, items, pairs = (), {}, None, (), ()
+
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
-        self.args, self.kwargs, self.state, self.items, self.pairs = args, kwargs, None, [], []
+        if args or kwargs:
+            self.args, self.kwargs = args, kwargs
         return self
 
     def __call__(self, *args, **kwargs):
@@ -1134,79 +1146,103 @@ class _StandIn:
         self.state = state
 
     def __setitem__(self, key, value):
+        self.pairs = self.pairs or _Pairs()
         self.pairs.append((key, value))
 
     def append(self, value):
+        self.items = self.items or []
         self.items.append(value)
 
     add = append
 
 
+class _Pairs(list):
+    """The items of a dict whose keys may not be hashable."""
+
+
+class _Raw(str):
+    """Text that stands for itself, not for a string."""
+
+
 def _printable(text):
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _text(value, limit):
     """Return *value* as text on one line; of a longer one than *limit*, at least as much."""
-    if isinstance(value, (str, PurePath)):
-        return _printable(str(value)[: limit + 1])
-    pieces, length = [], 0
-    for piece in _pieces(value, ()):
-        pieces.append(piece)
-        length += len(piece)
-        if length > limit:
-            break
-    return _printable("".join(pieces))
+    text = _Text(limit)
+    with contextlib.suppress(_Enough):
+        text.put(str(value)[: limit + 1]) if isinstance(value, (str, PurePath)) else text.put_value(value)
+    return _printable("".join(text.pieces))
 
 
-def _pieces(value, around=()):
-    """Give the text of *value* bit by bit; *around* has the ids of the values that it is in."""
+class _Enough(Exception):
+    """There is as much text as was asked for."""
 
-    def text(inner):
-        return _pieces(inner, (*around, id(value)))
 
-    def series(opening, parts, closing):
-        yield opening
+class _Text:
+    """Text that grows until it is longer than *room*: what is shared is shown each time, so it may have no end."""
+
+    def __init__(self, room):
+        self.room, self.pieces, self.around = room, [], set()
+
+    def put(self, piece):
+        self.pieces.append(piece)
+        self.room -= len(piece)
+        if self.room < 0:
+            raise _Enough
+
+    def put_value(self, value):
+        if type(value) in (_Raw, str, bool, float):  # most are
+            self.put(value if type(value) is _Raw else repr(value))
+        elif isinstance(value, (_StandIn, dict, tuple, set, frozenset, list, collections.deque)):
+            if id(value) in self.around or len(self.around) > 30:
+                self.put("...")
+            else:
+                self.around.add(id(value))
+                self.put_series(*_parts(value))
+                self.around.remove(id(value))
+        elif isinstance(value, type):
+            self.put(f"{value.__module__}.{value.__qualname__}")
+        else:
+            try:
+                self.put(repr(value))
+            except ValueError:
+                self.put(f"<int of {value.bit_length()} bits>")  # too many for decimal digits
+
+    def put_series(self, opening, parts, closing):
+        self.put(opening)
         for number, part in enumerate(parts):
-            yield from (", ", *part) if number else part
-        yield closing
+            if number:
+                self.put(", ")
+            for value in part:
+                self.put_value(value)
+        self.put(closing)
 
-    def named(name, inner):
-        yield f"{name}="
-        yield from text(inner)
 
-    def pairs(items):
-        return series("{", (itertools.chain(text(key), (": ",), text(inner)) for key, inner in items), "}")
-
-    if id(value) in around or len(around) > 30:
-        yield "..."
-    elif isinstance(value, _StandIn):
+def _parts(value):
+    """Return what is around and what is in the container *value*: for each part, the values to show in a row."""
+    if isinstance(value, _StandIn):
         states = value.state if isinstance(value.state, tuple) else (value.state,)  # with slots, two dicts
-        parts = [text(inner) for inner in value.args]
-        for state in states:
-            parts += [named(*item) for item in state.items()] if isinstance(state, dict) else [text(state)] * (state is not None)
-        parts += [named(*item) for item in value.kwargs.items()]
-        if value.items:
-            parts.append(series("[", map(text, value.items), "]"))
-        if value.pairs:
-            parts.append(pairs(value.pairs))
-        contents = (value.items or value.pairs) and len(parts) == 1  # of a list or dict of its own kind
-        yield from parts[0] if contents else series(f"{type(value).__name__}(", parts, ")")
-    elif isinstance(value, dict):
-        yield from pairs(value.items())
-    elif isinstance(value, tuple):
-        yield from series("(", map(text, value), ",)" if len(value) == 1 else ")")
-    elif isinstance(value, (set, frozenset)) and value:
-        yield from series("{", map(text, value), "}")
-    elif isinstance(value, (list, collections.deque)):
-        yield from series("[", map(text, value), "]")
-    elif isinstance(value, type):
-        yield f"{value.__module__}.{value.__qualname__}"
-    else:
-        try:
-            yield repr(value)
-        except ValueError:
-            yield f"<int of {value.bit_length()} bits>"  # too long for decimal digits
+        named = [item for state in (value.kwargs, *states) if isinstance(state, dict) for item in state.items()]
+        parts = [(part,) for part in value.args]
+        parts += [(state,) for state in states if state is not None and not isinstance(state, dict)]
+        parts += [(_Raw(f"{name}="), part) for name, part in named]
+        contents = [part for part in (value.items, value.pairs) if part]
+        if contents and not parts:  # a list or dict of a class of its own
+            return _parts(contents[0])
+        return f"{type(value).__name__}(", [*parts, *((part,) for part in contents)], ")"
+    if isinstance(value, (dict, _Pairs)):
+        colon, items = _Raw(": "), value.items() if isinstance(value, dict) else value
+        return "{", ((key, colon, part) for key, part in items), "}"
+    parts = ((part,) for part in value)
+    if isinstance(value, tuple):
+        return "(", parts, ",)" if len(value) == 1 else ")"
+    if isinstance(value, (set, frozenset)):
+        return ("{", parts, "}") if value else (f"{type(value).__name__}(", parts, ")")
+    return "[", parts, "]"
 
 
 if __name__ == "__main__":
