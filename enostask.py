@@ -41,6 +41,7 @@ import contextlib
 import errno
 import functools
 import gc
+import importlib
 import io
 import logging
 import os
@@ -50,11 +51,6 @@ import time
 import types
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from reprlib import recursive_repr
-
-try:
-    import fcntl
-except ImportError:  # Windows: saves go on without a lock
-    fcntl = None
 
 __all__ = [
     "ENV_FILENAME",
@@ -129,39 +125,47 @@ def _task(function, new, symlink):
     while isinstance(inner, functools.partial):
         inner = inner.func
     name = getattr(inner, "__name__", type(inner).__name__)
-    body = inner if inspect.isroutine(inner) or inspect.isclass(inner) else getattr(inner, "__call__", inner)
-    run = functools.partial(_Run, name, new, symlink, _Parameter(function, name))
+    parameter = _Parameter(function, name)
+    body = inner if inspect.isroutine(inner) or inspect.isclass(inner) else inner.__call__
     if inspect.isasyncgenfunction(body):
         raise TypeError(f"{name} cannot be a task: it is an async generator; make it a coroutine or a generator")
+    form = _plain_task
     if inspect.iscoroutinefunction(body):
-
-        async def task(*args, **kwargs):
-            with run(args, kwargs) as (args, kwargs):
-                return await function(*args, **kwargs)
-
+        form = _coroutine_task
     elif inspect.isgeneratorfunction(body):
-
-        def task(*args, **kwargs):
-            with run(args, kwargs) as (args, kwargs):
-                return (yield from function(*args, **kwargs))
-
-    else:
-
-        def task(*args, **kwargs):
-            with run(args, kwargs) as (args, kwargs):
-                return _finished(function(*args, **kwargs), name)
-
-    functools.update_wrapper(task, inner)
-    task.__wrapped__, task.__name__ = function, name
+        form = _generator_task
+    task = functools.update_wrapper(form(function, functools.partial(_Run, name, new, symlink, parameter)), inner)
+    vars(task)["__wrapped__"] = function
+    task.__name__ = name
     return task
 
 
-def _finished(result, name):
-    """Return *result*; raise TypeError if it is a coroutine, which has yet to run, after the save."""
-    if isinstance(result, types.CoroutineType):
-        result.close()
-        raise TypeError(f"{name} returned a coroutine but is no coroutine function: declare its wrapper 'async def'")
-    return result
+def _coroutine_task(function, run):
+    async def task(*args, **kwargs):
+        with run(args, kwargs) as (positional, named):
+            return await function(*positional, **named)
+
+    return task
+
+
+def _generator_task(function, run):
+    def task(*args, **kwargs):
+        with run(args, kwargs) as (positional, named):
+            return (yield from function(*positional, **named))
+
+    return task
+
+
+def _plain_task(function, run):
+    def task(*args, **kwargs):
+        with run(args, kwargs) as (positional, named):
+            result = function(*positional, **named)
+            if isinstance(result, types.CoroutineType):  # it has yet to run, and would do so after the save
+                result.close()
+                raise TypeError(f"{task.__name__} returned a coroutine: declare what returns it as 'async def'")
+            return result
+
+    return task
 
 
 class _Parameter:
@@ -182,7 +186,7 @@ class _Parameter:
         self.position = list(parameters).index("env") if in_order else None
         taken = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
         kinds = {parameter.kind for parameter in own.values()}
-        self.by_keyword = Parameter.VAR_KEYWORD in kinds or "env" in own and own["env"].kind in taken
+        self.by_keyword = Parameter.VAR_KEYWORD in kinds or ("env" in own and own["env"].kind in taken)
         if self.position is None and not self.by_keyword:
             raise TypeError(f"{name} cannot be a task: it takes no argument env; write def {name}(env, ...)")
         # A default counts if it is a specifier: that of a partial is what somebody gave.
@@ -218,8 +222,8 @@ class _Run:
         return self.parameter.filled(self.args, self.kwargs, self.env)
 
     def __exit__(self, _, error, __):
-        success = error is None or isinstance(error, GeneratorExit)
-        success = success or isinstance(error, SystemExit) and error.code in (None, 0)
+        exits = isinstance(error, SystemExit) and error.code in (None, 0)
+        success = error is None or exits or isinstance(error, GeneratorExit)
         outcome = "failed after"
         try:
             self.env._save_after_task()
@@ -227,9 +231,9 @@ class _Run:
         except Exception as loss:
             if success:
                 raise
-            logger.exception("The environment of the failed task %s could not be saved: %s", self.name, loss)
-            if hasattr(error, "add_note"):
-                error.add_note(f"The environment could not be saved either: {loss}")
+            logger.exception("The environment of the failed task %s could not be saved", self.name)
+            note = getattr(error, "add_note", logger.debug)  # from Python 3.11
+            note(f"The environment could not be saved either: {loss}")
         finally:
             logger.info("Task %s %s %.1f s", self.name, outcome, time.monotonic() - self.start)
 
@@ -349,7 +353,7 @@ class Environment(collections.UserDict):
                 raise
 
     def _save(self, checkpoint, known):
-        """Bring *checkpoint*, which holds *known* unless others replaced it, to this environment merged with theirs."""
+        """Bring *checkpoint*, which holds *known* unless others replaced it, to this environment and theirs."""
         with contextlib.ExitStack() as held:
             draft = _Draft(held, checkpoint, known, self._meet)
             try:
@@ -628,27 +632,32 @@ def _revived(file, directory, env_file, cls):
     return env
 
 
-def _reader(unpickler):
-    """Return the class *unpickler* as it reads checkpoints, whichever copy of this module, or EnOSlib, saved them."""
-
-    class Reader(unpickler):
-        cls, home, missing = Environment, None, None
-
-        def find_class(self, module, name):
-            if self.home is None:  # what a checkpoint names first is its own class
-                self.home = module if name == "Environment" else __name__
-            if module == self.home and name in __all__:
-                return self.cls if name == "Environment" else globals()[name]
-            self.missing = f"{module}.{name}"
-            found = super().find_class("pathlib" if module == "pathlib._local" else module, name)  # that is 3.13's
-            self.missing = None
-            return found
-
-    return Reader
+def _find(reader, module, name, look_up):
+    """Find what a checkpoint calls *name* of *module*, whichever copy of this module, or EnOSlib, saved it."""
+    if not reader.home:  # what a checkpoint names first is its own class
+        reader.home = module if name == "Environment" else __name__
+    if module == reader.home and name in __all__:
+        return reader.cls if name == "Environment" else globals()[name]
+    reader.missing = f"{module}.{name}"
+    found = look_up("pathlib" if module == "pathlib._local" else module, name)  # that is 3.13's
+    reader.missing = ""
+    return found
 
 
-_Reader = _reader(pickle.Unpickler)
-_SlowReader = _reader(pickle._Unpickler)  # in Python: when it fails, its frames tell what it was building
+class _Reader(pickle.Unpickler):
+    cls, home, missing = Environment, "", ""
+
+    def find_class(self, module, name):
+        return _find(self, module, name, super().find_class)
+
+
+class _SlowReader(pickle._Unpickler):
+    """The same in Python: when it fails, its frames tell what it was building."""
+
+    cls, home, missing = Environment, "", ""
+
+    def find_class(self, module, name):
+        return _find(self, module, name, super().find_class)
 
 
 @contextlib.contextmanager
@@ -674,7 +683,7 @@ def _why_unreadable(path, error):
 
 def _why_unloadable(file, missing, error):
     """Say why *file* failed to load with *error*, if need be for lack of the class *missing*."""
-    if missing and missing.startswith("__main__."):
+    if missing.startswith("__main__."):
         return f"needs {missing}, a class of the script that saved it: move it to a module that can be imported"
     if missing:
         return f"needs {missing}, which cannot be found ({_told(error)}): install or restore it"
@@ -700,7 +709,8 @@ def _culprit(file):
                 here = trace.tb_frame.f_locals
                 found = type(here["inst"]) if "inst" in here else here.get("func", here.get("cls", found))
             trace = trace.tb_next
-    return f"{found.__module__}.{found.__qualname__}" if hasattr(found, "__qualname__") else None
+    name = getattr(found, "__qualname__", None)
+    return name and f"{found.__module__}.{name}"
 
 
 # ---- From an environment to its checkpoint
@@ -716,9 +726,11 @@ class _Draft:
     if not given, at any moment, and is removed when *held* is left, unless it has become *path*.
     """
 
-    def __init__(self, held, path, known=None, meet=None, like=None):
+    file = None
+
+    def __init__(self, held, path, known=None, meet=lambda *_: None, like=None):
         self.held, self.path, self.known, self.meet, self.like = held, path, known or b"", meet, like or path
-        self.same, self.file, self.done = 0, None, False
+        self.same, self.done = 0, False
         self.name = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
 
     def write(self, chunk):
@@ -726,14 +738,12 @@ class _Draft:
             if self.known.startswith(chunk, self.same):
                 self.same += memoryview(chunk).nbytes  # it may be a PickleBuffer, which has no len()
                 return
-            if self.meet:
-                self.meet(self.held, self.path)
+            self.meet(self.held, self.path)
             self.open()
-            with memoryview(self.known) as known, known[: self.same] as same:
-                self.file.write(same)
         self.file.write(chunk)
 
     def open(self):
+        """Make the file, with what has been written so far."""
         self.held.callback(self.discard)
         try:
             model = os.stat(self.like)
@@ -742,6 +752,8 @@ class _Draft:
         else:
             self.file = open(self.name, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
             _dress(self.file.fileno(), model)
+        with memoryview(self.known) as known, known[: self.same] as same:
+            self.file.write(same)
 
     def commit(self):
         """Put what was written in place of *path*, for good; return whether anything was."""
@@ -806,7 +818,9 @@ def _names_in(directory):
 @contextlib.contextmanager
 def _locked(path):
     """Hold the lock of the file or directory *path*; give whether there is such a thing here."""
-    if fcntl is None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
         yield False
         return
     try:
@@ -912,18 +926,16 @@ def _same(one, other, key):
     """Tell whether *key* has the same value in both dicts or is in neither; in doubt, it has not."""
     if key not in one or key not in other:
         return (key in one) == (key in other)
-    try:
+    with contextlib.suppress(Exception):  # what cannot be compared has changed
         plain, other_plain = _sunk(pickle.Pickler, one[key]), _sunk(pickle.Pickler, other[key])
         if plain.digest() == other_plain.digest():
             return True
         # A pickle depends on the layout in memory, too: on which strings are one object, on the order of sets.
         limit = 16 * max(plain.size, other_plain.size) + 2**16
-        return _canonical(one[key], limit) == _canonical(other[key], limit)
-    except (ValueError, RecursionError):  # it contains itself, or one thing too often
-        with contextlib.suppress(Exception):
+        try:
+            return _canonical(one[key], limit) == _canonical(other[key], limit)
+        except (ValueError, RecursionError):  # it contains itself, or one thing too often
             return _settled(one[key]) == _settled(other[key])
-    except Exception:  # it cannot be pickled
-        pass
     return False
 
 
@@ -994,7 +1006,7 @@ def _parsed(content, kind):
         read = json.loads(content)
     elif kind == "yaml":
         try:
-            import yaml
+            yaml = importlib.import_module("yaml")
         except ImportError:
             raise ImportError("YAML needs PyYAML, which is not installed (pip install pyyaml)") from None
         read = yaml.safe_load(content)
@@ -1020,7 +1032,8 @@ def main(arguments=None):
     )
     parser.add_argument("environment", nargs="?", help="a directory, or a checkpoint file such as current/env.bak1")
     environment = parser.parse_args(arguments).environment
-    sys.stdout.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         for line in _list() if environment is None else _show(environment, sys.stdout.isatty()):
             print(line)
@@ -1035,8 +1048,9 @@ def main(arguments=None):
 
 def _list():
     """Give a line for each environment in the working directory, newest first, and for a stray ``current``."""
-    names = (name for name in os.listdir() if os.path.isfile(os.path.join(name, ENV_FILENAME)))
-    names = [name for name in names if name != SYMLINK_NAME or not os.path.islink(name)]
+    names = [name for name in os.listdir() if os.path.isfile(os.path.join(name, ENV_FILENAME))]
+    if os.path.islink(SYMLINK_NAME) and SYMLINK_NAME in names:
+        names.remove(SYMLINK_NAME)
     names.sort(key=lambda name: os.stat(os.path.join(name, ENV_FILENAME)).st_mtime_ns, reverse=True)
     width = max((len(_printable(name)) for name in names), default=0)
     in_use = os.path.realpath(SYMLINK_NAME) if os.path.islink(SYMLINK_NAME) else None
@@ -1131,12 +1145,12 @@ def _plain():
 class _StandIn:
     """An object of a class that is not here: whatever is done to it, it keeps."""
 
-    args, kwargs, state, items, pairs = (), {}, None, (), ()
+    args, kwargs, state, items, pairs = (), (), None, (), ()
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
         if args or kwargs:
-            self.args, self.kwargs = args, kwargs
+            vars(self).update(args=args, kwargs=kwargs.items())
         return self
 
     def __call__(self, *args, **kwargs):
@@ -1146,12 +1160,10 @@ class _StandIn:
         self.state = state
 
     def __setitem__(self, key, value):
-        self.pairs = self.pairs or _Pairs()
-        self.pairs.append((key, value))
+        vars(self).setdefault("pairs", _Pairs()).append((key, value))
 
     def append(self, value):
-        self.items = self.items or []
-        self.items.append(value)
+        vars(self).setdefault("items", []).append(value)
 
     add = append
 
@@ -1197,12 +1209,14 @@ class _Text:
     def put_value(self, value):
         if type(value) in (_Raw, str, bool, float):  # most are
             self.put(value if type(value) is _Raw else repr(value))
+        elif isinstance(value, _StandIn) and set(vars(value)) in ({"items"}, {"pairs"}):
+            self.put_value(value.items or value.pairs)  # a list or dict of a class of its own
         elif isinstance(value, (_StandIn, dict, tuple, set, frozenset, list, collections.deque)):
             if id(value) in self.around or len(self.around) > 30:
                 self.put("...")
             else:
                 self.around.add(id(value))
-                self.put_series(*_parts(value))
+                self.put_series(*_brackets(value), _parts(value))
                 self.around.remove(id(value))
         elif isinstance(value, type):
             self.put(f"{value.__module__}.{value.__qualname__}")
@@ -1212,7 +1226,7 @@ class _Text:
             except ValueError:
                 self.put(f"<int of {value.bit_length()} bits>")  # too many for decimal digits
 
-    def put_series(self, opening, parts, closing):
+    def put_series(self, opening, closing, parts):
         self.put(opening)
         for number, part in enumerate(parts):
             if number:
@@ -1222,27 +1236,39 @@ class _Text:
         self.put(closing)
 
 
-def _parts(value):
-    """Return what is around and what is in the container *value*: for each part, the values to show in a row."""
-    if isinstance(value, _StandIn):
-        states = value.state if isinstance(value.state, tuple) else (value.state,)  # with slots, two dicts
-        named = [item for state in (value.kwargs, *states) if isinstance(state, dict) for item in state.items()]
-        parts = [(part,) for part in value.args]
-        parts += [(state,) for state in states if state is not None and not isinstance(state, dict)]
-        parts += [(_Raw(f"{name}="), part) for name, part in named]
-        contents = [part for part in (value.items, value.pairs) if part]
-        if contents and not parts:  # a list or dict of a class of its own
-            return _parts(contents[0])
-        return f"{type(value).__name__}(", [*parts, *((part,) for part in contents)], ")"
+def _brackets(value):
+    """Return what stands before and after the contents of *value*."""
     if isinstance(value, (dict, _Pairs)):
-        colon, items = _Raw(": "), value.items() if isinstance(value, dict) else value
-        return "{", ((key, colon, part) for key, part in items), "}"
-    parts = ((part,) for part in value)
+        return "{", "}"
     if isinstance(value, tuple):
-        return "(", parts, ",)" if len(value) == 1 else ")"
-    if isinstance(value, (set, frozenset)):
-        return ("{", parts, "}") if value else (f"{type(value).__name__}(", parts, ")")
-    return "[", parts, "]"
+        return "(", ",)" if len(value) == 1 else ")"
+    if isinstance(value, (set, frozenset)) and value:
+        return "{", "}"
+    if isinstance(value, (list, collections.deque)):
+        return "[", "]"
+    return f"{type(value).__name__}(", ")"
+
+
+def _parts(value):
+    """Give the contents of *value*, each as the values to show in a row."""
+    if isinstance(value, (dict, _Pairs)):
+        for key, inner in value.items() if isinstance(value, dict) else value:
+            yield key, _Raw(": "), inner
+    elif isinstance(value, _StandIn):
+        for inner in value.args:
+            yield (inner,)
+        for state in (dict(value.kwargs), *(value.state if isinstance(value.state, tuple) else [value.state])):
+            if isinstance(state, dict):  # with slots there are two
+                for name, inner in state.items():
+                    yield _Raw(f"{name}="), inner
+            elif state is not None:
+                yield (state,)
+        for contents in (value.items, value.pairs):
+            if contents:
+                yield (contents,)
+    else:
+        for inner in value:
+            yield (inner,)
 
 
 if __name__ == "__main__":
