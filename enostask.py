@@ -36,7 +36,6 @@ Traps: loading a checkpoint runs code, so load only what you trust (``python -m 
 into one without running anything).  A task that is killed leaves what it last saved: call
 ``env.dump()`` where it matters.  An Environment belongs to one thread; hand others its path.
 """
-import collections
 import contextlib
 import errno
 import functools
@@ -49,6 +48,7 @@ import pickle
 import stat
 import time
 import types
+from collections import UserDict
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from reprlib import recursive_repr
 
@@ -241,7 +241,7 @@ class _Run:
 # ---- Environments
 
 
-class Environment(collections.UserDict):
+class Environment(UserDict):
     """A dict-like store for an experiment, kept in a directory.
 
     Items are in ``.data``; ``.env_name`` is the resolved Path of the directory.  A new one makes the
@@ -734,16 +734,14 @@ class _Draft:
         self.name = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
 
     def write(self, chunk):
-        if self.file is None:
-            if self.known.startswith(chunk, self.same):
-                self.same += memoryview(chunk).nbytes  # it may be a PickleBuffer, which has no len()
-                return
-            self.meet(self.held, self.path)
-            self.open()
-        self.file.write(chunk)
+        if self.file is None and self.known.startswith(chunk, self.same):
+            self.same += memoryview(chunk).nbytes  # it may be a PickleBuffer, which has no len()
+        else:
+            (self.file or self.open()).write(chunk)
 
     def open(self):
-        """Make the file, with what has been written so far."""
+        """Return the file, new, with what has been written so far."""
+        self.meet(self.held, self.path)
         self.held.callback(self.discard)
         try:
             model = os.stat(self.like)
@@ -754,6 +752,7 @@ class _Draft:
             _dress(self.file.fileno(), model)
         with memoryview(self.known) as known, known[: self.same] as same:
             self.file.write(same)
+        return self.file
 
     def commit(self):
         """Put what was written in place of *path*, for good; return whether anything was."""
@@ -1077,25 +1076,21 @@ def _show(environment, shorten):
     checkpoint = os.path.join(environment, ENV_FILENAME) if os.path.isdir(environment) else environment
     data = _inert(checkpoint)
     directory, file = os.path.split(os.path.realpath(checkpoint))
-    title = _printable(os.path.basename(directory) + ("" if file == ENV_FILENAME else f"/{file}"))
-    yield "{}: saved {}, {}".format(title, *_when_and_size(checkpoint))
-    # What is shared is shown each time, so a small file can have a text without end.
+    title = os.path.basename(directory) + ("" if file == ENV_FILENAME else f"/{file}")
+    yield "{}: saved {}, {}".format(_printable(title), *_when_and_size(checkpoint))
     limit = shutil.get_terminal_size().columns if shorten else 10**6 + 100 * os.path.getsize(checkpoint)
     width = max((len(_text(key, 40)) for key in data), default=0)
     for key, value in data.items():
-        kind = type(value).__qualname__
-        if type(value).__module__ != "builtins":
-            kind = f"{type(value).__module__}.{kind}"
-        line = f"  {_text(key, 40):{width}}   {_printable(kind)}   {_text(value, limit)}"
+        home, kind = type(value).__module__, type(value).__qualname__
+        kind = _printable(kind if home == "builtins" else f"{home}.{kind}")
+        line = f"  {_text(key, 40):{width}}   {kind}   {_text(value, limit)}"
         yield line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 def _when_and_size(checkpoint):
     found = os.stat(checkpoint)
-    size, units = found.st_size / 1000, ["kB", "MB", "GB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(found.st_mtime)), f"{size:.1f} {units[0]}"
+    size = f"{found.st_size / 1e3:.1f} kB" if found.st_size < 1e6 else f"{found.st_size / 1e6:.1f} MB"
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(found.st_mtime)), size
 
 
 def _inert(checkpoint):
@@ -1107,8 +1102,7 @@ def _inert(checkpoint):
         why = f"cannot read the checkpoint {checkpoint!r}: {_told(error)}; give a directory that has one, or its file"
         raise EnosFilePathError(checkpoint, why) from error
     except Exception as error:
-        why = f"{checkpoint!r} is damaged or no checkpoint ({_told(error)})"
-        raise EnosFilePathError(checkpoint, why) from error
+        raise EnosFilePathError(checkpoint, f"{checkpoint!r} is damaged or no checkpoint ({_told(error)})") from error
     data = env.state.get("data") if isinstance(env, _StandIn) and isinstance(env.state, dict) else None
     if not isinstance(data, dict):
         raise EnosFilePathError(checkpoint, f"{checkpoint!r} is the pickle of something else, not of an Environment")
@@ -1116,30 +1110,24 @@ def _inert(checkpoint):
 
 
 class _InertReader(pickle.Unpickler):
-    """Builds plain data as it is, and anything else out of stand-ins."""
+    """Builds plain data as it is, and anything else of stand-ins."""
 
     def __init__(self, file):
         super().__init__(file)
         self.classes = {}
 
     def find_class(self, module, name):
+        import datetime
+
         if (module, name) not in self.classes:
+            shown, base = (module, name), _StandIn
             if module.startswith("pathlib"):
-                base, shown = PureWindowsPath if "Windows" in name else PurePosixPath, ("builtins", "Path")
-            else:
-                base, shown = _plain().get((module, name), _StandIn), (module, name)
-            # A class of its own: a pickle can set attributes of what it finds.
+                shown, base = ("builtins", "Path"), PureWindowsPath if "Windows" in name else PurePosixPath
+            elif module == "datetime" and name in ("date", "datetime", "time", "timedelta"):
+                base = getattr(datetime, name)
+            # Always a new class: a pickle can set attributes of what it finds.
             self.classes[module, name] = type(shown[1], (base,), {"__module__": shown[0]})
         return self.classes[module, name]
-
-
-def _plain():
-    """Return the classes that are harmless to call with anything and show themselves well."""
-    import datetime
-
-    names = {collections: ("OrderedDict", "defaultdict", "deque"), datetime: ("date", "datetime", "time", "timedelta")}
-    plain = {(module.__name__, name): getattr(module, name) for module in names for name in names[module]}
-    return {**plain, ("builtins", "set"): set, ("builtins", "frozenset"): frozenset}
 
 
 class _StandIn:
@@ -1167,27 +1155,26 @@ class _StandIn:
 
     add = append
 
+    def parts(self):
+        """Give what it holds, each part as the values to show in a row."""
+        yield from zip(self.args)
+        for state in (dict(self.kwargs), *(self.state if isinstance(self.state, tuple) else [self.state])):
+            if isinstance(state, dict):  # of a class with slots there are two
+                yield from ((_Raw(f"{name}="), value) for name, value in state.items())
+            elif state is not None:
+                yield (state,)
+        yield from zip(filter(None, (self.items, self.pairs)))
+
 
 class _Pairs(list):
     """The items of a dict whose keys may not be hashable."""
 
+    def items(self):
+        return self
+
 
 class _Raw(str):
     """Text that stands for itself, not for a string."""
-
-
-def _printable(text):
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
-def _text(value, limit):
-    """Return *value* as text on one line; of a longer one than *limit*, at least as much."""
-    text = _Text(limit)
-    with contextlib.suppress(_Enough):
-        text.put(str(value)[: limit + 1]) if isinstance(value, (str, PurePath)) else text.put_value(value)
-    return _printable("".join(text.pieces))
 
 
 class _Enough(Exception):
@@ -1211,13 +1198,8 @@ class _Text:
             self.put(value if type(value) is _Raw else repr(value))
         elif isinstance(value, _StandIn) and set(vars(value)) in ({"items"}, {"pairs"}):
             self.put_value(value.items or value.pairs)  # a list or dict of a class of its own
-        elif isinstance(value, (_StandIn, dict, tuple, set, frozenset, list, collections.deque)):
-            if id(value) in self.around or len(self.around) > 30:
-                self.put("...")
-            else:
-                self.around.add(id(value))
-                self.put_series(*_brackets(value), _parts(value))
-                self.around.remove(id(value))
+        elif isinstance(value, (_StandIn, dict, list, tuple, set, frozenset)):
+            self.put_container(value)
         elif isinstance(value, type):
             self.put(f"{value.__module__}.{value.__qualname__}")
         else:
@@ -1226,49 +1208,44 @@ class _Text:
             except ValueError:
                 self.put(f"<int of {value.bit_length()} bits>")  # too many for decimal digits
 
-    def put_series(self, opening, closing, parts):
+    def put_container(self, value):
+        if id(value) in self.around or len(self.around) > 30:
+            self.put("...")
+            return
+        self.around.add(id(value))
+        opening, closing = f"{type(value).__name__}(", ")"
+        parts = value.parts() if isinstance(value, _StandIn) else zip(value)
+        if isinstance(value, _StandIn):
+            pass
+        elif isinstance(value, (dict, _Pairs)):
+            opening, closing, parts = "{", "}", ((key, _Raw(": "), inner) for key, inner in value.items())
+        elif isinstance(value, list):
+            opening, closing = "[", "]"
+        elif isinstance(value, tuple):
+            opening, closing = "(", ",)" if len(value) == 1 else ")"
+        elif value:
+            opening, closing = "{", "}"
         self.put(opening)
         for number, part in enumerate(parts):
-            if number:
-                self.put(", ")
-            for value in part:
-                self.put_value(value)
+            self.put(", " if number else "")
+            for inner in part:
+                self.put_value(inner)
         self.put(closing)
+        self.around.remove(id(value))
 
 
-def _brackets(value):
-    """Return what stands before and after the contents of *value*."""
-    if isinstance(value, (dict, _Pairs)):
-        return "{", "}"
-    if isinstance(value, tuple):
-        return "(", ",)" if len(value) == 1 else ")"
-    if isinstance(value, (set, frozenset)) and value:
-        return "{", "}"
-    if isinstance(value, (list, collections.deque)):
-        return "[", "]"
-    return f"{type(value).__name__}(", ")"
+def _text(value, limit):
+    """Return *value* as text on one line; of a longer one than *limit*, at least as much."""
+    text = _Text(limit)
+    with contextlib.suppress(_Enough):
+        text.put(str(value)[: limit + 1]) if isinstance(value, (str, PurePath)) else text.put_value(value)
+    return _printable("".join(text.pieces))
 
 
-def _parts(value):
-    """Give the contents of *value*, each as the values to show in a row."""
-    if isinstance(value, (dict, _Pairs)):
-        for key, inner in value.items() if isinstance(value, dict) else value:
-            yield key, _Raw(": "), inner
-    elif isinstance(value, _StandIn):
-        for inner in value.args:
-            yield (inner,)
-        for state in (dict(value.kwargs), *(value.state if isinstance(value.state, tuple) else [value.state])):
-            if isinstance(state, dict):  # with slots there are two
-                for name, inner in state.items():
-                    yield _Raw(f"{name}="), inner
-            elif state is not None:
-                yield (state,)
-        for contents in (value.items, value.pairs):
-            if contents:
-                yield (contents,)
-    else:
-        for inner in value:
-            yield (inner,)
+def _printable(text):
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 if __name__ == "__main__":
