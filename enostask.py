@@ -1097,7 +1097,7 @@ def _inert(checkpoint):
     """Return the items of the environment in the file *checkpoint*, built without anything that it names."""
     try:
         with open(checkpoint, "rb") as file, _collector_paused():
-            env = _InertReader(file).load()
+            env = _InertReader(io.BytesIO(file.read())).load()  # a damaged one may ask a file for any amount
     except (OSError, ValueError) as error:
         why = f"cannot read the checkpoint {checkpoint!r}: {_told(error)}; give a directory that has one, or its file"
         raise EnosFilePathError(checkpoint, why) from error

@@ -2556,7 +2556,7 @@ class Looking(Place):
             "machine": f"{__name__}.Machine   {m}",
             "fleet": f"{__name__}.Fleet   {{'a': [{m}]}}",
             "text": "str   two\\nlines\\x1b[2J",
-            "number": "int   " + (f"<int of {(10**5000).bit_length()} bits>" if sys.version_info >= (3, 11) else str(10**5000)),
+            "number": "int   " + (f"<int of {(10**5000).bit_length()} bits>" if hasattr(sys, "get_int_max_str_digits") else str(10**5000)),
             "loop": "list   [...]",
             "one": "tuple   (1,)",
             "two": "tuple   (1, 'x')",
@@ -2767,6 +2767,8 @@ if hasattr(sys, "addaudithook"):
 with open("checkpoint", "wb") as file:
     file.write(environment({datetime.date(2026, 1, 1)}, 5))
 list(enostask._show("checkpoint", False))  # what it needs itself is imported now
+for encoding in ("ascii", "latin-1", "utf-8", "raw-unicode-escape", "unicode-escape"):
+    b"".decode(encoding)  # and what the unpicklers that are written in Python need
 modules, shown, refused = set(sys.modules), 0, 0
 for image in images:
     with open("checkpoint", "wb") as file:
