@@ -387,7 +387,10 @@ class Environment(UserDict):
             with open(checkpoint, "rb") as file:
                 self._base = _reread(file, image or bytearray(), same)
         except OSError:  # it is saved all the same
-            self._base = bytearray(self.dumps())
+            logger.debug("Cannot read back %s", checkpoint, exc_info=True)
+        finally:
+            if self._base is None:
+                self._base = bytearray(self.dumps())
 
     def _save_without(self, refused, checkpoint, known):
         """Save all but the *refused* keys: they stay as they were last saved."""
@@ -395,8 +398,10 @@ class Environment(UserDict):
         twin = self._twin({key: value for key, value in self.data.items() if key not in refused})
         twin.data.update((key, last[key]) for key in refused if key in last)
         twin._base, twin._stored = self._base, self._stored
-        twin._save(checkpoint, known)
-        self._base, self._stored = twin._base, True
+        try:
+            twin._save(checkpoint, known)
+        finally:
+            self._base, self._stored = twin._base, twin._stored
 
     def _start_over(self):
         """Put this fresh environment in place of the checkpoint that may be there."""
@@ -586,13 +591,12 @@ def _point_current_to(directory):
     target = directory.relative_to(here) if here in (directory, *directory.parents) else directory
     new = here / f".{SYMLINK_NAME}.tmp"
     try:
-        with _locked(here):  # hence one name is enough, and what a killed process left is replaced
+        with contextlib.ExitStack() as held:
+            _lock(held, here)  # hence one name is enough, and what a killed process left can go
             _remove(new)
-            try:
-                os.symlink(target, new, target_is_directory=True)
-                os.replace(new, here / SYMLINK_NAME)
-            finally:
-                _remove(new)
+            held.callback(_remove, new)
+            os.symlink(target, new, target_is_directory=True)
+            os.replace(new, here / SYMLINK_NAME)
             _sync_directory(here)
     except OSError as error:
         logger.warning("Cannot point %s to %s: %s", here / SYMLINK_NAME, directory, _told(error))
@@ -716,7 +720,6 @@ def _culprit(file):
 # ---- From an environment to its checkpoint
 
 _PROTOCOL = 5
-_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
 
 
 class _Draft:
@@ -795,7 +798,7 @@ def _lock_for_saving(held, checkpoint):
     directory = os.path.dirname(checkpoint)
     if not os.path.isdir(directory):
         _make_directories(Path(directory))
-    if held.enter_context(_locked(os.path.join(directory, f".{ENV_FILENAME}.lock"))):
+    if _lock(held, os.path.join(directory, f".{ENV_FILENAME}.lock")):
         with contextlib.suppress(OSError):
             for name in _names_in(directory):
                 if name.startswith(f".{ENV_FILENAME}.") and name.endswith(".tmp"):
@@ -814,33 +817,37 @@ def _names_in(directory):
         os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _locked(path):
-    """Hold the lock of the file or directory *path*; give whether there is such a thing here."""
+def _lock(held, path):
+    """Hold the lock of the file or directory *path* until *held* is left; tell whether there is such a thing here."""
     try:
         import fcntl
     except ImportError:  # Windows
-        yield False
-        return
+        return False
+    lock = _open_lock(path)
+    held.callback(os.close, lock)
+    # Closing is not enough if a child was forked meanwhile.  Before locking, lest an interrupt comes between.
+    held.callback(_unless_unsupported, fcntl.flock, lock, fcntl.LOCK_UN)
+    return _unless_unsupported(fcntl.flock, lock, fcntl.LOCK_EX)
+
+
+def _open_lock(path):
     try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except (PermissionError, IsADirectoryError):
         if not os.path.exists(path):
             raise
-        lock = os.open(path, os.O_RDONLY)  # another user's; that is enough on a local disk
-    supported = True
+        return os.open(path, os.O_RDONLY)  # another user's; that is enough on a local disk
+
+
+def _unless_unsupported(call, *args):
+    """Call, and return True; or False where the file system cannot do that."""
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in _UNSUPPORTED:
-                raise
-            supported = False
-        yield supported
-    finally:
-        if supported:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
-        os.close(lock)
+        call(*args)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF):
+            raise
+        return False
+    return True
 
 
 def _reread(file, image, same):
@@ -905,10 +912,7 @@ def _sync_directory(directory):
     except PermissionError:  # of one that may not be listed, and on Windows of any
         return
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED:
-            raise
+        _unless_unsupported(os.fsync, descriptor)
     finally:
         os.close(descriptor)
 
@@ -925,12 +929,14 @@ def _same(one, other, key):
     """Tell whether *key* has the same value in both dicts or is in neither; in doubt, it has not."""
     if key not in one or key not in other:
         return (key in one) == (key in other)
+    import hashlib
+
     with contextlib.suppress(Exception):  # what cannot be compared has changed
-        plain, other_plain = _sunk(pickle.Pickler, one[key]), _sunk(pickle.Pickler, other[key])
-        if plain.digest() == other_plain.digest():
+        plain = [_Sink(hashlib.blake2b()).take(pickle.Pickler, held[key]) for held in (one, other)]
+        if plain[0].digest() == plain[1].digest():
             return True
         # A pickle depends on the layout in memory, too: on which strings are one object, on the order of sets.
-        limit = 16 * max(plain.size, other_plain.size) + 2**16
+        limit = 16 * max(sink.size for sink in plain) + 2**16
         try:
             return _canonical(one[key], limit) == _canonical(other[key], limit)
         except (ValueError, RecursionError):  # it contains itself, or one thing too often
@@ -938,52 +944,59 @@ def _same(one, other, key):
     return False
 
 
-def _sunk(pickler, value, limit=float("inf")):
-    sink = _Sink(limit)
-    pickler(sink, _PROTOCOL).dump(value)
-    return sink
-
-
 def _canonical(value, limit):
     """Return a digest that depends on *value* and not on its layout; ValueError if it takes more than *limit* bytes."""
-    return _sunk(_CanonicalPickler, value, limit).digest()
+    import hashlib
+
+    return _Sink(hashlib.blake2b(), limit).take(_CanonicalPickler, value).digest()
 
 
 def _settled(value):
     """Return the pickle of *value* as it is laid out after loading."""
-    return pickle.dumps(pickle.loads(pickle.dumps(value, _PROTOCOL)), _PROTOCOL)
+    settled = io.BytesIO()
+    _SetPickler(settled, _PROTOCOL).dump(pickle.loads(pickle.dumps(value, _PROTOCOL)))
+    return settled.getvalue()
 
 
-class _CanonicalPickler(pickle.Pickler):
-    def __init__(self, file, protocol):
-        super().__init__(file, protocol)
-        self.fast = True  # no memo, so what is shared is written each time
-        self.limit = file.limit
+class _SetPickler(pickle.Pickler):
+    """Pickles sets in an order that their elements alone make, and a Path as its text, which 3.13 does not."""
+
+    limit = float("inf")
 
     def persistent_id(self, value):
         if type(value) in (set, frozenset):
             return type(value).__name__, sorted(_canonical(element, self.limit) for element in value)
-        if isinstance(value, PurePath):  # 3.13 pickles what it was made of
-            return type(value).__name__, str(value)
-        return None
+        return (type(value).__name__, str(value)) if isinstance(value, PurePath) else None
+
+
+class _CanonicalPickler(_SetPickler):
+    def __init__(self, sink, protocol):
+        super().__init__(sink, protocol)
+        self.fast = True  # no memo, so what is shared is written each time
+        self.limit = sink.limit
 
 
 class _Sink:
     """A file that keeps the size and the digest of what is written; ValueError beyond *limit* bytes."""
 
-    def __init__(self, limit):
-        from hashlib import blake2b
-
-        self.limit, self.size, self.hash = limit, 0, blake2b()
+    def __init__(self, digester, limit=float("inf")):
+        self.limit, self.size, self.digester = limit, 0, digester
+        self.digest = digester.digest
 
     def write(self, chunk):
         self.size += memoryview(chunk).nbytes
         if self.size > self.limit:
             raise ValueError("too much is shared")
-        self.hash.update(chunk)
+        self.digester.update(chunk)
 
-    def digest(self):
-        return self.hash.digest()
+    def take(self, pickler, value):
+        pickler(self, _PROTOCOL).dump(value)
+        return self
+
+
+class _Nowhere:
+    def write(self, chunk):
+        """Drop it."""
 
 
 def _unpicklable(data):
@@ -991,7 +1004,7 @@ def _unpicklable(data):
     refused = {}
     for key, value in data.items():
         try:
-            _sunk(pickle.Pickler, (key, value))
+            pickle.dump((key, value), _Nowhere(), _PROTOCOL)
         except Exception as error:
             refused[key] = error
     return refused
@@ -1120,13 +1133,14 @@ class _InertReader(pickle.Unpickler):
         import datetime
 
         if (module, name) not in self.classes:
-            shown, base = (module, name), _StandIn
-            if module.startswith("pathlib"):
-                shown, base = ("builtins", "Path"), PureWindowsPath if "Windows" in name else PurePosixPath
-            elif module == "datetime" and name in ("date", "datetime", "time", "timedelta"):
-                base = getattr(datetime, name)
             # Always a new class: a pickle can set attributes of what it finds.
-            self.classes[module, name] = type(shown[1], (base,), {"__module__": shown[0]})
+            if module.startswith("pathlib"):
+                flavour = PureWindowsPath if "Windows" in name else PurePosixPath
+                made = type("Path", (flavour,), {"__module__": "builtins"})
+            else:
+                plain = module == "datetime" and name in ("date", "datetime", "time", "timedelta")
+                made = type(name, (getattr(datetime, name) if plain else _StandIn,), {"__module__": module})
+            self.classes[module, name] = made
         return self.classes[module, name]
 
 

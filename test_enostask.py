@@ -481,8 +481,9 @@ class Slotted:
     __slots__ = ("left", "right")
 
 
-# For the opcode of a bytearray that is longer than memory, CPython prints a SystemError.
-BYTES = [byte for byte in range(256) if byte != pickle.BYTEARRAY8[0]]
+# For the opcode of a bytearray that is longer than memory CPython prints a SystemError, and one for a big memo
+# index takes as much memory as it says.
+BYTES = [byte for byte in range(256) if byte not in pickle.BYTEARRAY8 + pickle.LONG_BINPUT]
 
 
 @functools.lru_cache(None)
@@ -1825,13 +1826,15 @@ class Saving(Place):
         code = """
             import os, sys, time
             import enostask
-            with enostask._locked("xp/.env.lock"):
+            from contextlib import ExitStack
+            with ExitStack() as held:
+                enostask._lock(held, "xp/.env.lock")
                 if not os.fork():
                     time.sleep(20)
                     os._exit(0)
             before = time.monotonic()
-            with enostask._locked("xp/.env.lock") as held:
-                print(held, time.monotonic() - before < 10)
+            with ExitStack() as held:
+                print(enostask._lock(held, "xp/.env.lock"), time.monotonic() - before < 10)
             os.kill(0, 15)
         """
         Path("script.py").write_text(textwrap.dedent(code))
@@ -2745,7 +2748,7 @@ images += [environment([Slots(), 1], protocol, Persistent) for protocol in range
 whole = environment([New(), {1: (2, {3})}], 5)
 images += [whole[:length] for length in range(len(whole))]
 chance = random.Random(7)
-allowed = [byte for byte in range(256) if byte != 0x96]  # for a bytearray longer than memory CPython prints an error
+allowed = [byte for byte in range(256) if byte not in pickle.BYTEARRAY8 + pickle.LONG_BINPUT]  # as above
 for _ in range(2000):
     damaged = bytearray(images[chance.randrange(len(images))] or whole)
     for _ in range(chance.randint(1, 3)):
@@ -2786,6 +2789,244 @@ assert not seen, seen[:5]
 assert set(sys.modules) == modules, set(sys.modules) - modules
 assert sorted(os.listdir()) == ["checkpoint", "script.py"], os.listdir()
 print(shown, "shown,", refused, "refused")
+'''
+
+
+# ---- Types, checked by `mypy --strict`: each wrong line must be an error
+
+TYPED_EXAMPLE = r'''
+"""What a type checker knows of tasks.  Lines marked `type: ignore` are wrong calls, and must be errors."""
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import enostask as module
+from enostask import (
+    ENV_FILENAME,
+    SYMLINK_NAME,
+    EnosError,
+    EnosFilePathError,
+    EnosSaveError,
+    Environment,
+    enostask,
+    get_or_create_env,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import assert_type
+
+
+# Tasks: the first parameter is `env: Environment`.
+
+
+@enostask
+def bare(env: Environment, load: int, *, label: str = "") -> str:
+    return f"{env.env_name}{load}{label}"
+
+
+@enostask()
+def called(env: Environment, load: int = 1) -> float:
+    return 1.5 * load
+
+
+@enostask(new=True, symlink=False)
+def fresh(env: Environment) -> None:
+    env["machines"] = ["m1", "m2"]
+
+
+@enostask()
+async def waits(env: Environment, load: int) -> bytes:
+    await asyncio.sleep(0)
+    return bytes(load)
+
+
+@enostask
+def yields(env: Environment, load: int) -> Generator[int, str, bool]:
+    return (yield load) == "done"
+
+
+@contextmanager
+@enostask(new=True)
+def held(env: Environment, load: int) -> Generator[Environment, None, None]:
+    yield env
+
+
+@enostask
+def docopt(env: Environment, **options: Any) -> int:
+    return len(options)
+
+
+class Step:
+    def __call__(self, env: Environment, load: int) -> int:
+        return load
+
+
+step = enostask()(Step())
+
+
+def timed(function: Callable[[Environment], int]) -> Callable[[Environment, str], float]:
+    @functools.wraps(function)
+    def timed_function(env: Environment, unit: str) -> float:
+        return function(env) / len(unit)
+
+    return timed_function
+
+
+# Any other signature stays as it is.
+
+
+@enostask
+def last(load: int, env: Environment | None = None) -> str:
+    return f"{env}{load}"
+
+
+@enostask(new=True)
+def keywords(**options: Any) -> int:
+    return len(options)
+
+
+@enostask()
+def keyword_only(*, env: Environment | None = None) -> int:
+    return len(env or {})
+
+
+class Experiment:
+    @enostask
+    def bare(self, env: Environment, load: int) -> int:
+        return load
+
+    @enostask(new=True)
+    def called(self, load: int, env: Environment | None = None) -> int:
+        return load
+
+
+def right(env: Environment, path: Path, options: dict[str, Any]) -> None:
+    assert_type(bare(env, 1), str)
+    assert_type(bare("xp1", 1, label="a"), str)
+    assert_type(bare(path, load=1), str)
+    assert_type(bare(None, 1), str)
+    assert_type(bare(load=1), str)
+    assert_type(bare(load=1, env="xp1"), str)
+    assert_type(bare(load=1, env=path), str)
+    assert_type(bare.__name__, str)
+    assert_type(bare.__wrapped__(env, 1), str)
+    assert_type(called(), float)
+    assert_type(called("xp1", 2), float)
+    fresh()
+    fresh(env)
+    fresh(env=None)
+    assert_type(asyncio.run(waits(load=1)), bytes)
+    assert_type(yields(load=1), Generator[int, str, bool])
+    with held(load=1) as environment:
+        assert_type(environment, Environment)
+    with held("xp1", 1) as environment:
+        assert_type(environment, Environment)
+    assert_type(docopt(**options), int)
+    assert_type(step(load=1), int)
+    assert_type(step("xp1", 1), int)
+
+    assert_type(last(1), str)
+    assert_type(last(1, env), str)
+    assert_type(keywords(env="xp1"), int)
+    assert_type(keyword_only(env=env), int)
+    assert_type(Experiment().bare(env, 1), int)
+    assert_type(Experiment().called(1), int)
+    later: Callable[[int], Coroutine[Any, Any, bytes]] = lambda load: waits(path, load)
+    asyncio.run(later(1))
+
+
+async def right_later(env: Environment) -> None:
+    assert_type(await waits(env, 1), bytes)
+
+
+# The code of an error is left out where it is not the same in every mypy.
+
+
+def wrong(env: Environment) -> None:
+    bare()  # type: ignore[call-arg]
+    bare("xp1")  # type: ignore[call-arg]
+    bare("xp1", "1")  # type: ignore[arg-type]
+    bare(1, 1)  # type: ignore[arg-type]
+    bare(env=b"xp1", load=1)  # type: ignore[arg-type]
+    bare(env, 1, "a")  # type: ignore
+    bare(load=1, label=1)  # type: ignore[arg-type]
+    bare(load=1, other=1)  # type: ignore[call-arg]
+    bare.__wrapped__("xp1", 1)  # type: ignore[arg-type]
+    called(["xp1"])  # type: ignore[arg-type]
+    called(load="1")  # type: ignore[arg-type]
+    text: str = called()  # type: ignore[assignment]
+    fresh(load=1)  # type: ignore[call-arg]
+    fresh(env, 1)  # type: ignore[call-arg]
+    print(waits())  # type: ignore[call-arg]
+    print(waits(load="1"))  # type: ignore[arg-type]
+    awaited: bytes = waits(load=1)  # type: ignore[assignment]
+    yields(3, 1)  # type: ignore[arg-type]
+    yields(load=1).send(1)  # type: ignore[arg-type]
+    with held("xp1"):  # type: ignore[call-arg]
+        pass
+    step(load="1")  # type: ignore[arg-type]
+
+    last("xp1")  # type: ignore[arg-type]
+    last(1, "xp1")  # type: ignore[arg-type]
+    keyword_only(env)  # type: ignore
+    Experiment().bare(load=1)  # type: ignore[call-arg]
+    Experiment().bare("xp1", 1)  # type: ignore[arg-type]
+    Experiment().called("xp1")  # type: ignore[arg-type]
+    print(text, awaited)
+
+
+def wrong_decorators() -> None:
+    enostask(new="xp1")  # type: ignore[call-overload]
+    enostask(name="xp1")  # type: ignore[call-overload]
+    enostask()(1)  # type: ignore[call-overload]
+    enostask(None)  # type: ignore[call-overload]
+
+
+def environments(path: Path) -> None:
+    env = get_or_create_env(True, None)
+    assert_type(env, Environment)
+    assert_type(get_or_create_env(False, path), Environment)
+    assert_type(get_or_create_env(new=True, env_name=env, symlink=False), Environment)
+    assert_type(Environment("xp1").env_name, Path)
+    assert_type(Environment.load_from_file(path / ENV_FILENAME), Environment)
+    assert_type(env.dump(), None)
+    assert_type(env.dumps(), bytes)
+    assert_type(env.reload_config(), None)
+    assert_type(env.copy(), Environment)
+    assert_type(env.data, "dict[Any, Any]")
+    env["machines"] = ["m1"]
+    env.setdefault("config", {}).update(load=1)
+    print(env["machines"][0], *env, SYMLINK_NAME)
+    try:
+        env.dump()
+    except EnosSaveError as error:
+        assert_type(error.filepath, str)
+        assert_type(error.keys, "list[Any]")
+    except EnosFilePathError as error:
+        print(error.filepath)
+    except EnosError as error:
+        print(error)
+    assert_type(module.__version__, str)
+    assert_type(module.main(["xp1"]), int)
+    module.logger.setLevel("INFO")
+
+
+def wrong_environments(env: Environment) -> None:
+    get_or_create_env(True)  # type: ignore[call-arg]
+    get_or_create_env("xp1", True)  # type: ignore[arg-type]
+    Environment()  # type: ignore[call-arg]
+    Environment(None)  # type: ignore[arg-type]
+    Environment.load_from_file()  # type: ignore[call-arg]
+    env.dump("xp1")  # type: ignore[call-arg]
+    env.env_name = "xp1"  # type: ignore[assignment]
+    env.load()  # type: ignore[attr-defined]
+    EnosFilePathError()  # type: ignore[call-arg]
+    EnosSaveError("xp1/env")  # type: ignore[call-arg]
 '''
 
 
@@ -2838,6 +3079,9 @@ class Readme(Place):
 
 @unittest.skipUnless((HERE / "enostask.pyi").exists(), "only the module is here")
 class Stub(unittest.TestCase):
+    def test_the_typed_example_runs(self):
+        exec(compile(TYPED_EXAMPLE, "typed_example.py", "exec"), {"__name__": "typed_example"})
+
     def test_it_names_what_the_module_names_in_the_same_order(self):
         def names(path):
             tree = ast.parse(Path(path).read_text(encoding="utf-8"))
