@@ -1092,12 +1092,15 @@ def _show(environment, shorten):
     title = os.path.basename(directory) + ("" if file == ENV_FILENAME else f"/{file}")
     yield "{}: saved {}, {}".format(_printable(title), *_when_and_size(checkpoint))
     limit = shutil.get_terminal_size().columns if shorten else 10**6 + 100 * os.path.getsize(checkpoint)
-    width = max((len(_text(key, 40)) for key in data), default=0)
-    for key, value in data.items():
-        home, kind = type(value).__module__, type(value).__qualname__
-        kind = _printable(kind if home == "builtins" else f"{home}.{kind}")
-        line = f"  {_text(key, 40):{width}}   {kind}   {_text(value, limit)}"
-        yield line if len(line) <= limit else line[: limit - 3] + "..."
+    names = [str(key) if isinstance(key, str) else _text(key, limit) for key in data]
+    width = max(map(len, names), default=0)
+    for name, value in zip(names, data.values()):
+        kind = type(value).__qualname__
+        if type(value).__module__ != "builtins":
+            kind = f"{type(value).__module__}.{kind}"
+        text = str(value) if isinstance(value, (str, PurePath)) else _text(value, limit)
+        line = _printable(f"  {name:{width}}   {kind}   {text[: limit + 1]}")
+        yield line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
 def _when_and_size(checkpoint):
@@ -1162,7 +1165,7 @@ class _StandIn:
         self.state = state
 
     def __setitem__(self, key, value):
-        vars(self).setdefault("pairs", _Pairs()).append((key, value))
+        vars(self).setdefault("pairs", {})[key] = value
 
     def append(self, value):
         vars(self).setdefault("items", []).append(value)
@@ -1170,90 +1173,49 @@ class _StandIn:
     add = append
 
     def parts(self):
-        """Give what it holds, each part as the values to show in a row."""
-        yield from zip(self.args)
-        for state in (dict(self.kwargs), *(self.state if isinstance(self.state, tuple) else [self.state])):
-            if isinstance(state, dict):  # of a class with slots there are two
-                yield from ((_Raw(f"{name}="), value) for name, value in state.items())
+        """Give what it holds, each value with the text to show before it."""
+        states = self.state if isinstance(self.state, tuple) else (self.state,)  # with slots, two dicts
+        for state in (dict(enumerate(self.args)), dict(self.kwargs), *states):
+            if isinstance(state, dict):
+                yield from (("" if isinstance(name, int) else f"{name}=", value) for name, value in state.items())
             elif state is not None:
-                yield (state,)
-        yield from zip(filter(None, (self.items, self.pairs)))
+                yield "", state
+        yield from (("", contents) for contents in (self.items, self.pairs) if contents)
 
 
-class _Pairs(list):
-    """The items of a dict whose keys may not be hashable."""
+def _text(value, room, around=()):
+    """Return *value* as text, of one longer than *room* at least as much; *around* are the ids of what it is in.
 
-    def items(self):
-        return self
-
-
-class _Raw(str):
-    """Text that stands for itself, not for a string."""
-
-
-class _Enough(Exception):
-    """There is as much text as was asked for."""
-
-
-class _Text:
-    """Text that grows until it is longer than *room*: what is shared is shown each time, so it may have no end."""
-
-    def __init__(self, room):
-        self.room, self.pieces, self.around = room, [], set()
-
-    def put(self, piece):
-        self.pieces.append(piece)
-        self.room -= len(piece)
-        if self.room < 0:
-            raise _Enough
-
-    def put_value(self, value):
-        if type(value) in (_Raw, str, bool, float):  # most are
-            self.put(value if type(value) is _Raw else repr(value))
-        elif isinstance(value, _StandIn) and set(vars(value)) in ({"items"}, {"pairs"}):
-            self.put_value(value.items or value.pairs)  # a list or dict of a class of its own
-        elif isinstance(value, (_StandIn, dict, list, tuple, set, frozenset)):
-            self.put_container(value)
-        elif isinstance(value, type):
-            self.put(f"{value.__module__}.{value.__qualname__}")
-        else:
-            try:
-                self.put(repr(value))
-            except ValueError:
-                self.put(f"<int of {value.bit_length()} bits>")  # too many for decimal digits
-
-    def put_container(self, value):
-        if id(value) in self.around or len(self.around) > 30:
-            self.put("...")
-            return
-        self.around.add(id(value))
-        opening, closing = f"{type(value).__name__}(", ")"
-        parts = value.parts() if isinstance(value, _StandIn) else zip(value)
-        if isinstance(value, _StandIn):
-            pass
-        elif isinstance(value, (dict, _Pairs)):
-            opening, closing, parts = "{", "}", ((key, _Raw(": "), inner) for key, inner in value.items())
-        elif isinstance(value, list):
-            opening, closing = "[", "]"
-        elif isinstance(value, tuple):
-            opening, closing = "(", ",)" if len(value) == 1 else ")"
-        elif value:
-            opening, closing = "{", "}"
-        self.put(opening)
-        for number, part in enumerate(parts):
-            self.put(", " if number else "")
-            for inner in part:
-                self.put_value(inner)
-        self.put(closing)
-        self.around.remove(id(value))
-
-
-def _text(value, limit):
-    """Return *value* as text on one line; of a longer one than *limit*, at least as much."""
-    text = _Text(limit)
-    with contextlib.suppress(_Enough):
-        text.put(str(value)[: limit + 1]) if isinstance(value, (str, PurePath)) else text.put_value(value)
-    return _printable("".join(text.pieces))
+    What is shared is shown each time, so a short pickle may have a text without end.
+    """
+    if isinstance(value, (str, float)):  # most are
+        return repr(value)
+    if isinstance(value, _StandIn) and set(vars(value)) in ({"items"}, {"pairs"}):
+        value = value.items or value.pairs  # a list or dict of a class of its own
+    opening, closing, inside = "[", "]", (*around, id(value))
+    parts = (("", part) for part in value) if isinstance(value, (list, tuple, set, frozenset)) else ()
+    if isinstance(value, _StandIn):
+        opening, closing, parts = f"{type(value).__name__}(", ")", value.parts()
+    elif isinstance(value, dict):
+        opening, closing = "{", "}"
+        parts = ((f"{_text(key, room, inside)}: ", part) for key, part in value.items())
+    elif isinstance(value, tuple):
+        opening, closing = "(", ",)" if len(value) == 1 else ")"
+    elif isinstance(value, (set, frozenset)) and value:
+        opening, closing = "{", "}"
+    elif isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
+    elif not isinstance(value, list):
+        return repr(value) if not isinstance(value, int) or value.bit_length() < 10**4 else "<a very long int>"
+    if id(value) in around or len(around) > 30:
+        return "..."
+    pieces = [opening]
+    for before, part in parts:
+        pieces += [", "] * (len(pieces) > 1) + [before, _text(part, room, inside)]
+        room -= len(before) + len(pieces[-1])
+        if room < 0:
+            break
+    return "".join(pieces) + closing
 
 
 def _printable(text):
