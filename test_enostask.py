@@ -735,6 +735,13 @@ class TheWayOfATask(Place):
             name = getattr(function, "__name__", "")
             with self.subTest(name), self.refused(TypeError, re.escape(name), "env|parameters"):
                 enostask()(function)
+
+        def opaque(env):
+            pass
+
+        opaque.__signature__ = "unknown"
+        with self.refused(TypeError, "opaque", "parameters are not known"):
+            enostask(opaque)
         for wrapper in (staticmethod, classmethod):
             with self.refused(TypeError, wrapper.__name__, "above"):
                 enostask(wrapper(lambda env: None))
@@ -1026,6 +1033,11 @@ class ASpecifier(Place):
         with mock.patch.object(module.time, "time", return_value=1e9):
             names = {get_or_create_env(True, None).env_name.name for _ in range(5)}
             self.assertEqual(len(names), 5)
+
+    def test_a_date_that_cannot_be_made_a_directory_is_the_stated_error(self):
+        with mock.patch("os.mkdir", side_effect=PermissionError(errno.EACCES, "not here")):
+            with self.refused(EnosFilePathError, "enos_.*not here", "another path"):
+                get_or_create_env(True, None)
 
     def test_processes_never_share_a_fresh_directory(self):
         code = """
@@ -1668,6 +1680,12 @@ class Saving(Place):
                 module._dress(file.fileno(), model)
                 self.assertEqual(stat.S_IMODE(os.fstat(file.fileno()).st_mode), mode)
 
+    def test_where_files_have_no_owners_they_are_private(self):
+        with mock.patch("os.fchown", create=True):
+            del os.fchown
+            change("xp", lambda env: env.update(n=1))
+        self.assertEqual(read("xp"), {"n": 1})
+
     def test_a_checkpoint_that_is_a_link_is_written_through(self):
         os.mkdir("store")
         os.rename("xp/env", "store/one")
@@ -1719,6 +1737,25 @@ class Saving(Place):
         printed = self.script(code, PYTHONHASHSEED="2", PYTHONPATH=str(self.root))
         self.assertRegex(printed, "refused\nrefused\ncannot make the directory 'xp/sub': PermissionError.*another path")
         self.assertEqual(read("xp")["n"], 1)
+
+    def test_a_pickle_that_only_comes_out_differently_need_not_be_written(self):
+        text = "".join(["a", "b"])
+        change("xp", lambda env: env.update(one=text, two=text))
+        env = get_or_create_env(False, "xp")
+        env["two"] = "".join(["a", "b"])
+        self.assertNotEqual(env.dumps(), Path("xp/env").read_bytes())
+        for number in (errno.EACCES, errno.EPERM, errno.EROFS):
+            with mock.patch.object(module._Draft, "open", side_effect=OSError(number, "read-only")):
+                env.dump()
+        for key, number in (("one", errno.EIO), ("changed", errno.EROFS)):
+            env[key] = "ab"
+            with mock.patch.object(module._Draft, "open", side_effect=OSError(number, "broken")):
+                with self.assertRaises(OSError):
+                    env.dump()
+        os.unlink("xp/env")
+        with mock.patch.object(module._Draft, "open", side_effect=OSError(errno.EROFS, "read-only")):
+            with self.assertRaises(OSError):
+                get_or_create_env(False, env).dump()
 
     def test_a_full_disk_changes_nothing(self):
         if not os.path.exists("/dev/full"):
@@ -2620,6 +2657,12 @@ class Looking(Place):
             self.assertEqual((process.stderr.read(), process.wait()), (b"", 0))
             process.stderr.close()
 
+    def test_its_output_may_go_anywhere(self):
+        get_or_create_env(True, "xp")
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            self.assertEqual(module.main(["xp"]), 0)
+        self.assertIn("xp: saved", out.getvalue())
+
     def test_it_shows_what_cannot_be_loaded_here(self):
         change(get_or_create_env(True, "xp"), lambda env: env.update(machine=Machine("m")))
         image = Path("xp/env").read_bytes()
@@ -2770,8 +2813,7 @@ if hasattr(sys, "addaudithook"):
 with open("checkpoint", "wb") as file:
     file.write(environment({datetime.date(2026, 1, 1)}, 5))
 list(enostask._show("checkpoint", False))  # what it needs itself is imported now
-for encoding in ("ascii", "latin-1", "utf-8", "raw-unicode-escape", "unicode-escape"):
-    b"".decode(encoding)  # and what the unpicklers that are written in Python need
+import encodings.ascii, encodings.latin_1, encodings.raw_unicode_escape  # and what PyPy's unpickler needs
 modules, shown, refused = set(sys.modules), 0, 0
 for image in images:
     with open("checkpoint", "wb") as file:
