@@ -40,9 +40,7 @@ import contextlib
 import errno
 import functools
 import gc
-import importlib
 import io
-import logging
 import os
 import pickle
 import stat
@@ -66,8 +64,6 @@ __version__ = "1.0.0"
 
 SYMLINK_NAME = "current"
 ENV_FILENAME = "env"
-
-logger = logging.getLogger(__name__)
 
 
 # ---- Tasks: load, run, save
@@ -217,7 +213,7 @@ class _Run:
     def __enter__(self):
         self.env = get_or_create_env(self.new, self.parameter.given(self.args, self.kwargs), self.symlink)
         self.env.reload_config()
-        logger.info("Task %s started", self.name)
+        _logger().info("Task %s started", self.name)
         self.start = time.monotonic()
         return self.parameter.filled(self.args, self.kwargs, self.env)
 
@@ -231,11 +227,11 @@ class _Run:
         except Exception as loss:
             if success:
                 raise
-            logger.exception("The environment of the failed task %s could not be saved", self.name)
-            note = getattr(error, "add_note", logger.debug)  # from Python 3.11
+            _logger().exception("The environment of the failed task %s could not be saved", self.name)
+            note = getattr(error, "add_note", _logger().debug)  # from Python 3.11
             note(f"The environment could not be saved either: {loss}")
         finally:
-            logger.info("Task %s %s %.1f s", self.name, outcome, time.monotonic() - self.start)
+            _logger().info("Task %s %s %.1f s", self.name, outcome, time.monotonic() - self.start)
 
 
 # ---- Environments
@@ -323,7 +319,7 @@ class Environment(UserDict):
                 read = _parsed(file.read(), "json" if path.endswith(".json") else self.get("config_type"))
             config = {**(self.get("config") or {}), **read}
         except FileNotFoundError:
-            logger.warning("Config file %s is missing: keeping the config as it was stored", os.path.abspath(path))
+            _logger().warning("Config file %s is missing: keeping the config as it was stored", os.path.abspath(path))
             return
         except Exception as error:
             why = f"cannot use config file {os.path.abspath(path)}: {_told(error)}; mend the file or env['config_file']"
@@ -375,7 +371,7 @@ class Environment(UserDict):
             found = _unless_equal(checkpoint, self._base)
         except FileNotFoundError:
             if self._stored:
-                logger.warning("%s is gone: making it again", checkpoint)
+                _logger().warning("%s is gone: making it again", checkpoint)
         else:
             if found is not None:
                 raise _Overtaken(found)
@@ -387,7 +383,7 @@ class Environment(UserDict):
             with open(checkpoint, "rb") as file:
                 self._base = _reread(file, image or bytearray(), same)
         except OSError:  # it is saved all the same
-            logger.debug("Cannot read back %s", checkpoint, exc_info=True)
+            _logger().debug("Cannot read back %s", checkpoint, exc_info=True)
         finally:
             if self._base is None:
                 self._base = bytearray(self.dumps())
@@ -431,7 +427,7 @@ class Environment(UserDict):
             draft = _Draft(held, backup, like=checkpoint)
             draft.write(_unless_equal(checkpoint, None))
             draft.commit()
-        logger.warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
+        _logger().warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
 
     def _merged(self, image, held, checkpoint):
         """Return this environment with what others changed in *image*, the checkpoint as they left it."""
@@ -446,7 +442,7 @@ class Environment(UserDict):
                 continue
             if not _same(last, self.data, key):
                 if not _same(theirs, self.data, key):
-                    logger.warning("Two tasks changed %r in %s: the later save wins", key, checkpoint)
+                    _logger().warning("Two tasks changed %r in %s: the later save wins", key, checkpoint)
             elif key in theirs:
                 merged[key] = theirs[key]
             else:
@@ -514,6 +510,12 @@ class EnosSaveError(EnosError):
 
 def _one_line(text):
     return " ".join(text.split("\n"))
+
+
+def _logger():
+    import logging  # half of what this module would take to import
+
+    return logging.getLogger(__name__)
 
 
 def _told(error):
@@ -599,7 +601,7 @@ def _point_current_to(directory):
             os.replace(new, here / SYMLINK_NAME)
             _sync_directory(here)
     except OSError as error:
-        logger.warning("Cannot point %s to %s: %s", here / SYMLINK_NAME, directory, _told(error))
+        _logger().warning("Cannot point %s to %s: %s", here / SYMLINK_NAME, directory, _told(error))
 
 
 def _state(link):
@@ -1017,8 +1019,10 @@ def _parsed(content, kind):
 
         read = json.loads(content)
     elif kind == "yaml":
+        from importlib import import_module
+
         try:
-            yaml = importlib.import_module("yaml")
+            yaml = import_module("yaml")
         except ImportError:
             raise ImportError("YAML needs PyYAML, which is not installed (pip install pyyaml)") from None
         read = yaml.safe_load(content)

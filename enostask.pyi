@@ -3,7 +3,6 @@
 import os
 from collections import UserDict
 from collections.abc import Callable, Sequence
-from logging import Logger
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, overload
 
@@ -23,8 +22,6 @@ __version__: str
 
 SYMLINK_NAME: Final = "current"
 ENV_FILENAME: Final = "env"
-
-logger: Logger
 
 _StrPath: TypeAlias = str | os.PathLike[str]
 _Specifier: TypeAlias = _StrPath | Environment | None

@@ -393,7 +393,7 @@ class Place(unittest.TestCase):
 
     def silent(self):
         """Expect no warning."""
-        return mock.patch.object(module.logger, "warning", side_effect=AssertionError)
+        return mock.patch.object(logging.getLogger("enostask"), "warning", side_effect=AssertionError)
 
 
 # ---- Properties
@@ -1704,7 +1704,7 @@ class Saving(Place):
             self.skipTest("no modes")
         change("xp", lambda env: env.update(n=1, tags=set(map(str, range(99)))))
         code = """
-            import _blake2, hashlib, inspect, os
+            import _blake2, hashlib, inspect, logging, os
             from enostask import *
             if os.geteuid() == 0:  # whom no mode stops; after the imports, which another user may not read
                 os.setgid(65534), os.setuid(65534)
@@ -2359,7 +2359,7 @@ class Crashes(Place):
                     act, error = getattr(self, operation)(), None
                     with self.at_call(number, fail):
                         try:
-                            with mock.patch.object(module.logger, "warning") as warned:
+                            with mock.patch.object(logging.getLogger("enostask"), "warning") as warned:
                                 act()
                         except EnosSaveError:
                             pass
@@ -2371,7 +2371,7 @@ class Crashes(Place):
                         left = [name for _, _, names in os.walk(".") for name in names if name.endswith(".tmp")]
                         left += [name for name in os.listdir() if name.endswith(".tmp")]
                         self.assertEqual(left, [])
-                        with mock.patch.object(module.logger, "warning"):
+                        with mock.patch.object(logging.getLogger("enostask"), "warning"):
                             act() if operation == "save" else None
                         if operation == "save":
                             self.assertEqual(read("xp"), {"n": 2, "bad": 0})
@@ -3055,7 +3055,7 @@ def environments(path: Path) -> None:
         print(error)
     assert_type(module.__version__, str)
     assert_type(module.main(["xp1"]), int)
-    module.logger.setLevel("INFO")
+    logging.getLogger('enostask').setLevel("INFO")
 
 
 def wrong_environments(env: Environment) -> None:
