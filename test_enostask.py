@@ -1835,7 +1835,10 @@ class Saving(Place):
     def test_a_lock_that_fails_otherwise_is_an_error(self):
         if not fcntl:
             self.skipTest("no locks")
-        with mock.patch.object(fcntl, "flock", side_effect=OSError(errno.EIO, "broken")):
+        def fail(*_):
+            raise OSError(errno.EIO, "broken")
+
+        with mock.patch.object(fcntl, "flock", fail):
             with self.assertRaises(OSError) as raised:
                 change("xp", lambda env: env.update(n=1))
         self.assertIn("xp", raised.exception.filename)
