@@ -43,11 +43,13 @@ import gc
 import io
 import os
 import pickle
+import re
 import stat
 import time
 import types
 from collections import UserDict
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from _thread import get_ident
 from reprlib import recursive_repr
 
 __all__ = [
@@ -78,7 +80,7 @@ def enostask(new=False, symlink=True):
 
     Callers name the environment by ``env``, a specifier, or leave it out; a keyword ``--env`` that is
     not empty goes first (docopt), and ``env_symlink=False`` leaves ``current`` alone.  Both reach the
-    function like any keyword.
+    function like any keyword, so it must take them.
 
     Raise TypeError, at decoration, if the function can take no ``env`` or is an async generator.  A
     call raises what `get_or_create_env` and `Environment.reload_config` raise, then what the function
@@ -180,9 +182,9 @@ class _Parameter:
         env = parameters.get("env", Parameter("env", Parameter.VAR_KEYWORD))
         in_order = env.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
         self.position = list(parameters).index("env") if in_order else None
-        taken = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY}
-        kinds = {parameter.kind for parameter in own.values()}
-        self.by_keyword = Parameter.VAR_KEYWORD in kinds or ("env" in own and own["env"].kind in taken)
+        kinds = {own["env"].kind} if "env" in own else {parameter.kind for parameter in own.values()}
+        named = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY} if "env" in own else set()
+        self.by_keyword = bool(kinds & {*named, Parameter.VAR_KEYWORD})
         if self.position is None and not self.by_keyword:
             raise TypeError(f"{name} cannot be a task: it takes no argument env; write def {name}(env, ...)")
         # A default counts if it is a specifier: that of a partial is what somebody gave.
@@ -241,8 +243,9 @@ class Environment(UserDict):
     """A dict-like store for an experiment, kept in a directory.
 
     Items are in ``.data``; ``.env_name`` is the resolved Path of the directory.  A new one makes the
-    directory *env_name* (a str or os.PathLike) with its parents, and holds ``resultdir`` (the directory), ``config_file``
-    (None), ``config`` ({}) and ``config_type`` ("yaml"); nothing is saved before `dump`.
+    directory *env_name* (a str or os.PathLike) with its parents, and holds ``resultdir`` (the
+    directory), ``config_file`` (None), ``config`` ({}) and ``config_type`` ("yaml"); nothing is saved
+    before `dump`.
 
     Raise EnosFilePathError if the directory cannot be made, or ``env`` in it is a directory.
     """
@@ -250,7 +253,7 @@ class Environment(UserDict):
     # The pickle that this environment was loaded from, made with or last saved as, and so what changes
     # are measured against; None for one that came by pickle or copy, which knows no earlier state.
     _base = None
-    # Whether it has ever been on disk.
+    # Whether it may have been on disk: only one that was made here and never saved is known not to.
     _stored = True
 
     def __init__(self, env_name):
@@ -260,7 +263,10 @@ class Environment(UserDict):
         self._stored = False
 
     def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name not in ("_base", "_stored")}
+        state = {name: value for name, value in vars(self).items() if name not in ("_base", "_stored")}
+        if not isinstance(self.data, dict):  # somebody has set it to another mapping
+            state["data"] = dict(self.data)
+        return state
 
     def __copy__(self):
         return self._twin(dict(self.data))
@@ -319,10 +325,10 @@ class Environment(UserDict):
                 read = _parsed(file.read(), "json" if path.endswith(".json") else self.get("config_type"))
             config = {**(self.get("config") or {}), **read}
         except FileNotFoundError:
-            _logger().warning("Config file %s is missing: keeping the config as it was stored", os.path.abspath(path))
+            _logger().warning("Config file %s is missing: keeping the config as it was stored", _absolute(path))
             return
         except Exception as error:
-            why = f"cannot use config file {os.path.abspath(path)}: {_told(error)}; mend the file or env['config_file']"
+            why = f"cannot use config file {_absolute(path)}: {_told(error)}; mend the file or env['config_file']"
             raise EnosFilePathError(config_file, why) from error
         self["config"] = config
 
@@ -330,7 +336,7 @@ class Environment(UserDict):
         """Save, unless the task tore its environment down and changed nothing in it."""
         checkpoint = self._checkpoint()
         known = self._last_on(checkpoint)
-        if known is not None or not self._stored or self._differs_from(self._base):
+        if known is not None or not self._stored or self._differs_from(self._last_saved()):
             self._save_or_tell(checkpoint, known)
 
     def _save_or_tell(self, checkpoint, known):
@@ -339,18 +345,22 @@ class Environment(UserDict):
             self._save(checkpoint, known)
         except Exception as error:
             refused = _unpicklable(self.data)
+            if isinstance(error, RuntimeError) and not refused:  # pickling changed a dict, and is now done with that
+                self._save(checkpoint, known)
+                return
             if refused:
                 self._save_without(refused, checkpoint, known)
                 why = "; ".join(f"{key!r} ({_told(reason)})" for key, reason in refused.items())
                 why = f"{checkpoint}: cannot pickle {why}; all else is saved: store something picklable there instead"
                 raise EnosSaveError(checkpoint, list(refused), why) from error
             read_only = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-            if not read_only or not os.path.exists(checkpoint) or self._differs_from(self._base):
+            if not read_only or not os.path.exists(checkpoint) or self._differs_from(self._last_saved()):
                 raise
 
     def _save(self, checkpoint, known):
         """Bring *checkpoint*, which holds *known* unless others replaced it, to this environment and theirs."""
         with contextlib.ExitStack() as held:
+            held.enter_context(_collector_paused())  # it may close a forgotten task, which would save here in between
             draft = _Draft(held, checkpoint, known, self._meet)
             try:
                 pickle.dump(self, draft, _PROTOCOL)
@@ -390,10 +400,12 @@ class Environment(UserDict):
 
     def _save_without(self, refused, checkpoint, known):
         """Save all but the *refused* keys: they stay as they were last saved."""
-        last = self._items(self._base)
+        last = self._last_saved()
         twin = self._twin({key: value for key, value in self.data.items() if key not in refused})
         twin.data.update((key, last[key]) for key in refused if key in last)
         twin._base, twin._stored = self._base, self._stored
+        if not last:  # the checkpoint cannot be loaded here, and must be kept aside
+            twin._base = known = None
         try:
             twin._save(checkpoint, known)
         finally:
@@ -405,7 +417,11 @@ class Environment(UserDict):
         with contextlib.ExitStack() as held:
             _lock_for_saving(held, checkpoint)
             with contextlib.suppress(FileNotFoundError):
-                if self._differs_from(_unless_equal(checkpoint, None)):
+                try:
+                    work = self._differs_from(self._items(_content(checkpoint)))
+                except EnosFilePathError:
+                    work = True
+                if work:
                     self._keep_aside(held, checkpoint, "a new environment takes its place")
             draft = _Draft(held, checkpoint)
             draft.write(self._base)
@@ -425,7 +441,7 @@ class Environment(UserDict):
             raise
         except OSError:  # no hard links here
             draft = _Draft(held, backup, like=checkpoint)
-            draft.write(_unless_equal(checkpoint, None))
+            draft.write(_content(checkpoint))
             draft.commit()
         _logger().warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
 
@@ -436,7 +452,7 @@ class Environment(UserDict):
         except EnosFilePathError as error:
             self._keep_aside(held, checkpoint, error)
             return self
-        last, merged = self._items(self._base), dict(self.data)
+        last, merged = self._last_saved(), dict(self.data)
         for key in {**last, **theirs}:
             if _same(last, theirs, key):
                 continue
@@ -449,18 +465,19 @@ class Environment(UserDict):
                 del merged[key]
         return self._twin(merged)
 
-    def _differs_from(self, image):
-        """Tell whether any value differs from the one in *image*; in doubt, it does."""
-        try:
-            held = self._items(image)
-        except EnosFilePathError:
-            return True
+    def _differs_from(self, held):
+        """Tell whether any value differs from the one in the dict *held*; in doubt, it does."""
         return not all(_same(held, self.data, key) for key in {**held, **self.data})
+
+    def _last_saved(self):
+        """Return the items that changes are measured against; none if nothing is known of them."""
+        try:
+            return {} if self._base is None else self._items(self._base)
+        except EnosFilePathError:  # a value pickled but does not unpickle
+            return {}
 
     def _items(self, image):
         """Return the items of the environment pickled as *image*, as they are in this one's directory."""
-        if image is None:
-            return {}
         return _revived(io.BytesIO(image), str(self.env_name), self.env_name / ENV_FILENAME, Environment).data
 
     def _checkpoint(self):
@@ -557,7 +574,10 @@ def _made_directory(specifier):
 
 def _check_current(path, specifier):
     """Raise EnosFilePathError if *path* leads by ``current`` and that is no link to a directory."""
-    link = Path(os.path.realpath(os.curdir), SYMLINK_NAME)
+    try:
+        link = Path(os.path.realpath(os.curdir), SYMLINK_NAME)
+    except FileNotFoundError:  # somebody has deleted the working directory
+        return
     named = Path(os.path.realpath(Path(path).parent), Path(path).name)
     if link in (named, *named.parents) and not (os.path.islink(link) and os.path.isdir(link)):
         raise EnosFilePathError(specifier, f"{_state(link)}; give the new environment a name of its own")
@@ -573,7 +593,7 @@ def _dated_directory():
         except FileExistsError:
             moment += 1
         except OSError as error:
-            why = f"cannot make the directory {os.path.abspath(name)}: {_told(error)}; choose another path"
+            why = f"cannot make the directory {_absolute(name)}: {_told(error)}; choose another path"
             raise EnosFilePathError(name, why) from error
         else:
             return name
@@ -589,26 +609,35 @@ def _make_directories(directory):
 
 def _point_current_to(directory):
     """Make ``current`` a link to *directory*, relative if it lies below, with no moment without a link."""
-    here = Path(os.path.realpath(os.curdir))
-    target = directory.relative_to(here) if here in (directory, *directory.parents) else directory
-    new = here / f".{SYMLINK_NAME}.tmp"
     try:
+        here = Path(os.path.realpath(os.curdir))
+        target = directory.relative_to(here) if here in (directory, *directory.parents) else directory
+        new = here / f".{SYMLINK_NAME}.enostask"
         with contextlib.ExitStack() as held:
             _lock(held, here)  # hence one name is enough, and what a killed process left can go
-            _remove(new)
-            held.callback(_remove, new)
+            if os.path.islink(new):
+                os.unlink(new)
             os.symlink(target, new, target_is_directory=True)
+            held.callback(_remove, new)
             os.replace(new, here / SYMLINK_NAME)
             _sync_directory(here)
     except OSError as error:
-        _logger().warning("Cannot point %s to %s: %s", here / SYMLINK_NAME, directory, _told(error))
+        _logger().warning("Cannot point %s to %s: %s", _absolute(SYMLINK_NAME), directory, _told(error))
+
+
+def _absolute(path):
+    """Return *path* as messages show it."""
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:  # somebody has deleted the working directory
+        return os.fspath(path)
 
 
 def _state(link):
     """Say what is wrong with *link*, which is no link to a directory that exists."""
     if os.path.islink(link):
-        return f"{os.path.abspath(link)} points to {os.readlink(link)}, which is gone"
-    return f"{os.path.abspath(link)} is {'not a link to an environment' if os.path.exists(link) else 'absent'}"
+        return f"{_absolute(link)} points to {os.readlink(link)}, which is gone"
+    return f"{_absolute(link)} is {'not a link to an environment' if os.path.exists(link) else 'absent'}"
 
 
 # ---- From the bytes of a checkpoint to an environment
@@ -622,12 +651,12 @@ def _revived(file, directory, env_file, cls):
         with _collector_paused():
             env = reader.load()
     except Exception as error:
-        why = f"{os.path.abspath(env_file)} {_why_unloadable(file, reader.missing, error)}"
+        why = f"{_absolute(env_file)} {_why_unloadable(file, reader.missing, error)}"
         raise EnosFilePathError(env_file, why) from error
     state = vars(env) if isinstance(env, Environment) else {}
     home, data = state.get("env_name"), state.get("data")
     if not isinstance(home, (str, PurePath)) or not isinstance(data, dict):
-        why = f"{os.path.abspath(env_file)} is the pickle of something else, not of an Environment; {_ADVICE}"
+        why = f"{_absolute(env_file)} is the pickle of something else, not of an Environment; {_ADVICE}"
         raise EnosFilePathError(env_file, why)
     results = data.get("resultdir")
     if str(home) != directory or isinstance(home, str):
@@ -754,7 +783,7 @@ class _Draft:
             self.file = open(self.name, "xb")
         else:
             self.file = open(self.name, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
-            _dress(self.file.fileno(), model)
+            _dress(self.file.fileno(), self.like, model)
         with memoryview(self.known) as known, known[: self.same] as same:
             self.file.write(same)
         return self.file
@@ -803,7 +832,7 @@ def _lock_for_saving(held, checkpoint):
     if _lock(held, os.path.join(directory, f".{ENV_FILENAME}.lock")):
         with contextlib.suppress(OSError):
             for name in _names_in(directory):
-                if name.startswith(f".{ENV_FILENAME}.") and name.endswith(".tmp"):
+                if re.fullmatch(rf"\.{ENV_FILENAME}\.[0-9a-f]{{16}}\.tmp", name):
                     os.unlink(os.path.join(directory, name))  # of a killed save: nobody else is at work
 
 
@@ -819,14 +848,22 @@ def _names_in(directory):
         os.close(descriptor)
 
 
+_locked: set = set()  # the locks that are held, as process, thread and path
+
+
 def _lock(held, path):
     """Hold the lock of the file or directory *path* until *held* is left; tell whether there is such a thing here."""
     try:
         import fcntl
     except ImportError:  # Windows
         return False
+    mine = os.getpid(), get_ident(), os.fspath(path)
+    if mine in _locked:  # a signal handler, or a value that is being pickled, saves in the middle of a save
+        raise OSError(errno.EDEADLK, "This thread is saving here already; save again when that is done", mine[-1])
     lock = _open_lock(path)
     held.callback(os.close, lock)
+    held.callback(_locked.discard, mine)
+    _locked.add(mine)
     # Closing is not enough if a child was forked meanwhile.  Before locking, lest an interrupt comes between.
     held.callback(_unless_unsupported, fcntl.flock, lock, fcntl.LOCK_UN)
     return _unless_unsupported(fcntl.flock, lock, fcntl.LOCK_EX)
@@ -869,6 +906,11 @@ def _reread(file, image, same):
     return image
 
 
+def _content(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def _unless_equal(path, image):
     """Return the content of the file *path*, or None if that is *image*."""
     with open(path, "rb", buffering=0) as file:
@@ -889,8 +931,8 @@ def _unless_equal(path, image):
         return file.read()
 
 
-def _dress(file, model):
-    """Give *file* the mode and, as far as permitted, the owner of *model*, a stat result."""
+def _dress(file, like, model):
+    """Give *file* the mode and, as far as permitted, the owner of *like*, of which *model* is the stat result."""
     if not hasattr(os, "fchown"):  # Windows has neither
         return
     mode, own = stat.S_IMODE(model.st_mode), os.fstat(file)
@@ -904,6 +946,16 @@ def _dress(file, model):
         else:  # it has another group now: let that and everybody do what both could
             both = mode >> 3 & mode & 0o007
             mode = mode & ~0o077 | both << 3 | both
+    if hasattr(os, "getxattr"):  # where there are access control lists, a mode alone would grant something else
+        name = "system.posix_acl_access"
+        with contextlib.suppress(OSError):
+            os.removexattr(file, name)
+        try:
+            rights = os.getxattr(like, name)
+        except OSError:
+            pass
+        else:
+            os.setxattr(file, name, rights)
     os.fchmod(file, mode)
 
 
@@ -954,7 +1006,7 @@ def _canonical(value, limit):
 
 
 def _settled(value):
-    """Return the pickle of *value* as it is laid out after loading."""
+    """Return what pickling *value* gives once it is laid out as after loading."""
     settled = io.BytesIO()
     _SetPickler(settled, _PROTOCOL).dump(pickle.loads(pickle.dumps(value, _PROTOCOL)))
     return settled.getvalue()
@@ -1004,7 +1056,7 @@ class _Nowhere:
 def _unpicklable(data):
     """Return the keys of *data* that cannot be pickled, each with the exception that says why."""
     refused = {}
-    for key, value in data.items():
+    for key, value in dict(data).items():
         try:
             pickle.dump((key, value), _Nowhere(), _PROTOCOL)
         except Exception as error:

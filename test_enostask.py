@@ -561,6 +561,7 @@ class TheWayOfATask(Place):
             return env.env_name.name, n
 
         self.assertEqual([first(), first("xp"), first("xp", 2), first(n=3)], [("xp", n) for n in (1, 1, 2, 3)])
+        self.assertEqual(enostask()(lambda env, /, **options: options)(n=1), {"n": 1})
 
     def test_docopt_names_the_environment_by_its_option(self):
         get_or_create_env(True, "a", symlink=False)
@@ -1039,6 +1040,23 @@ class ASpecifier(Place):
             with self.refused(EnosFilePathError, "enos_.*not here", "another path"):
                 get_or_create_env(True, None)
 
+    def test_a_working_directory_that_is_gone(self):
+        if not POSIX:
+            self.skipTest("it cannot be deleted")
+        os.mkdir("work")
+        with inside("work"):
+            os.rmdir(self.root / "work")
+            for specifier in (None, "xp", "current"):
+                for new in (True, False):
+                    with self.refused(EnosFilePathError):
+                        get_or_create_env(new, specifier)
+            with self.logged():
+                env = get_or_create_env(True, self.root / "xp")
+            env["config_file"] = "gone.json"
+            with self.logged():
+                env.reload_config()
+        self.assertEqual(read("xp"), {})
+
     def test_processes_never_share_a_fresh_directory(self):
         code = """
             from enostask import get_or_create_env
@@ -1173,6 +1191,17 @@ class Current(Place):
             enostask(new=True)(lambda env: env.update(n=1))("xp")
         self.assertRegex(log.output[0], "current.*xp.*no links here")
         self.assertEqual(read("xp"), {"n": 1})
+
+    def test_what_a_killed_process_left_goes_and_what_is_not_a_link_stays(self):
+        get_or_create_env(True, "a")
+        os.symlink("gone", ".current.enostask")
+        with self.silent():
+            get_or_create_env(True, "b")
+        self.assertEqual((os.readlink("current"), os.path.lexists(".current.enostask")), ("b", False))
+        Path(".current.enostask").write_text("a user's")
+        with self.logged():
+            get_or_create_env(True, "a")
+        self.assertEqual((os.readlink("current"), Path(".current.enostask").read_text()), ("b", "a user's"))
 
     def test_a_link_that_cannot_be_replaced_leaves_nothing_behind(self):
         get_or_create_env(True, "a")
@@ -1602,6 +1631,7 @@ class Saving(Place):
         self.assertEqual(module._unless_equal("xp/env", longer[:-4]), None)
         self.assertEqual(module._unless_equal("xp/env", longer), longer[:-4])
         self.assertEqual(module._unless_equal("xp/env", longer[:-5]), longer[:-4])
+        self.assertEqual(module._unless_equal("xp/env", None), longer[:-4])
 
     def test_buffers_are_compared_and_written(self):
         self.env.update(first=1, buffer=Buffer(b"x" * 200_000), last=1)
@@ -1673,11 +1703,11 @@ class Saving(Place):
             tried = []
             with open("copy", "wb") as file, mock.patch("os.fchown") as fchown:
                 fchown.side_effect = lambda _, uid, gid: tried.append(uid) or exec("raise PermissionError(1, 'no')")
-                module._dress(file.fileno(), model)
+                module._dress(file.fileno(), "xp/env", model)
                 self.assertEqual(stat.S_IMODE(os.fstat(file.fileno()).st_mode), expected)
             self.assertEqual(tried, [own_stat.st_uid + 1, -1])
             with open("copy", "wb") as file, mock.patch("os.fchown", side_effect=[PermissionError, None]):
-                module._dress(file.fileno(), model)
+                module._dress(file.fileno(), "xp/env", model)
                 self.assertEqual(stat.S_IMODE(os.fstat(file.fileno()).st_mode), mode)
 
     def test_where_files_have_no_owners_they_are_private(self):
@@ -1807,10 +1837,11 @@ class Saving(Place):
 
     def test_what_a_killed_save_left_is_removed_by_the_next(self):
         Path("xp/.env.0123456789abcdef.tmp").write_text("half")
-        Path("xp/.env.mine").write_text("a user's")
+        for name in (".env.mine", ".env.production.tmp", ".env.0123456789abcdef.tmp2"):
+            Path("xp", name).write_text("a user's")
         Path("xp/results.tmp").write_text("a user's")
         change("xp", lambda env: env.update(n=1))
-        self.assertEqual(set(os.listdir("xp")), {"env", ".env.lock", ".env.mine", "results.tmp"})
+        self.assertEqual(set(os.listdir("xp")), {"env", ".env.lock", ".env.mine", ".env.production.tmp", ".env.0123456789abcdef.tmp2", "results.tmp"})
         if hasattr(os, "O_NOATIME"):
             Path("xp/.env.0123456789abcdef.tmp").write_text("half")
             with mock.patch("os.O_NOATIME", new="not an int", create=True), contextlib.suppress(TypeError):
@@ -1818,7 +1849,7 @@ class Saving(Place):
         with mock.patch.object(module.os, "O_NOATIME", create=True) as flag:
             del module.os.O_NOATIME
             change("xp", lambda env: env.update(n=2))
-        self.assertEqual(set(os.listdir("xp")), {"env", ".env.lock", ".env.mine", "results.tmp"})
+        self.assertEqual(set(os.listdir("xp")), {"env", ".env.lock", ".env.mine", ".env.production.tmp", ".env.0123456789abcdef.tmp2", "results.tmp"})
 
     def test_without_locks_saves_go_on(self):
         refusals = [mock.patch.dict(sys.modules, fcntl=None)]
@@ -1907,6 +1938,112 @@ class Saving(Place):
         with mock.patch("os.open", refuse):
             change("xp", lambda env: env.update(n=4))
         self.assertEqual(read("xp"), {"n": 4})
+
+
+    def test_a_value_that_no_longer_unpickles_does_not_cost_the_others(self):
+        self.env["bad"] = Demanding(1)
+        self.env.dump()
+        del self.env["bad"]
+        self.env.update(result="precious", lock=threading.Lock())
+        with self.refused(EnosSaveError, "'lock'"), self.logged():
+            self.env.dump()
+        self.assertEqual(read("xp"), {"result": "precious"})
+        self.assertEqual(backups("xp"), ["env.bak1"])
+
+    def test_a_base_that_no_longer_unpickles_does_not_keep_others_from_merging(self):
+        self.env["bad"] = Demanding(1)
+        self.env.dump()
+        Path("xp/env").write_bytes(get_or_create_env(True, "other").dumps())
+        self.env["bad"] = 1
+        self.env.dump()
+        self.assertEqual(read("xp"), {"bad": 1})
+
+    def test_a_value_whose_pickling_changes_the_environment_is_saved(self):
+        self.env.update(a=1, late=Late(self.env), b=2)
+        self.env.dump()
+        self.assertEqual({key: value for key, value in read("xp").items() if key != "late"}, {"a": 1, "b": 2, "cache": 1})
+
+    def test_another_mapping_as_data_is_saved_as_a_dict_and_nothing_else_is(self):
+        self.env.data = Fleet(n=1)
+        self.env.dump()
+        self.env.data = module.UserDict(n=2)
+        self.env.dump()
+        self.assertEqual(read("xp"), {"n": 2})
+        self.env.data = None
+        with self.assertRaises(TypeError):
+            self.env.dump()
+        self.assertEqual(read("xp"), {"n": 2})
+
+    def test_a_save_in_the_middle_of_a_save_is_an_error_and_does_not_wait_for_ever(self):
+        if not fcntl:
+            self.skipTest("no locks")
+        self.env.update(first="x" * 10**6, late=Saver())
+        with self.assertRaises(OSError) as raised:
+            self.env.dump()
+        self.assertEqual(raised.exception.errno, errno.EDEADLK)
+        del self.env["late"]
+        self.env.dump()
+        self.assertEqual(len(read("xp")), 1)
+
+    def test_a_forgotten_task_that_is_collected_does_not_save_in_the_middle_of_a_save(self):
+        @enostask()
+        def steps(env):
+            env["forgotten"] = 1
+            yield
+
+        self.env["many"] = [{"n": number} for number in range(5000)]
+        self.env.dump()
+        env = get_or_create_env(False, "xp")
+        change("xp", lambda other: other["many"].append(1))
+        running = steps("xp")
+        next(running)
+        ring = [running]
+        ring.append(ring)
+        del running, ring
+        env["n"] = 1
+        env.dump()
+        gc.collect()
+        self.assertEqual((read("xp")["n"], read("xp")["forgotten"], len(read("xp")["many"])), (1, 1, 5001))
+
+    def test_access_control_lists_are_kept(self):
+        if not shutil.which("setfacl") or subprocess.run(["setfacl", "-m", "u:1234:r,g::-,m::r", "xp/env"], stderr=-3).returncode:
+            self.skipTest("no lists")
+        before = os.getxattr("xp/env", "system.posix_acl_access")
+        change("xp", lambda env: env.update(n=1))
+        self.assertEqual(os.getxattr("xp/env", "system.posix_acl_access"), before)
+
+    def test_no_list_is_taken_from_the_directory(self):
+        if not hasattr(os, "getxattr"):
+            self.skipTest("no lists")
+        calls = []
+        with mock.patch("os.getxattr", return_value=b"rights"), mock.patch("os.removexattr", side_effect=OSError):
+            with mock.patch("os.setxattr", side_effect=lambda file, *what: calls.append(what)):
+                change("xp", lambda env: env.update(n=1))
+        self.assertEqual(calls, [("system.posix_acl_access", b"rights")])
+        with mock.patch("os.getxattr", side_effect=OSError), mock.patch("os.removexattr") as removed:
+            change("xp", lambda env: env.update(n=2))
+        self.assertEqual(removed.call_count, 1)
+
+
+class Late:
+    def __init__(self, env):
+        self.env = env
+
+    def __reduce__(self):
+        self.env["cache"] = 1
+        return int, ()
+
+
+class Saver:
+    """Saves another key while it is pickled, the first time."""
+
+    done = False
+
+    def __reduce__(self):
+        if not self.done:
+            self.done = True
+            change("xp", lambda env: env.update(late=1))
+        return int, ()
 
 
 class Counted:
@@ -2372,7 +2509,7 @@ class Crashes(Place):
                         told = operation == "point" and any("Cannot" in str(call) for call in warned.mock_calls)
                         self.check(operation, done=not error and not told)
                         left = [name for _, _, names in os.walk(".") for name in names if name.endswith(".tmp")]
-                        left += [name for name in os.listdir() if name.endswith(".tmp")]
+                        left += [name for name in os.listdir() if name.startswith(".current")]
                         self.assertEqual(left, [])
                         with mock.patch.object(logging.getLogger("enostask"), "warning"):
                             act() if operation == "save" else None
