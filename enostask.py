@@ -858,15 +858,19 @@ def _lock(held, path):
     except ImportError:  # Windows
         return False
     mine = os.getpid(), get_ident(), os.fspath(path)
-    if mine in _locked:  # a signal handler, or a value that is being pickled, saves in the middle of a save
-        raise OSError(errno.EDEADLK, "This thread is saving here already; save again when that is done", mine[-1])
+    how = fcntl.LOCK_EX | (fcntl.LOCK_NB if mine in _locked else 0)
     lock = _open_lock(path)
     held.callback(os.close, lock)
-    held.callback(_locked.discard, mine)
-    _locked.add(mine)
     # Closing is not enough if a child was forked meanwhile.  Before locking, lest an interrupt comes between.
     held.callback(_unless_unsupported, fcntl.flock, lock, fcntl.LOCK_UN)
-    return _unless_unsupported(fcntl.flock, lock, fcntl.LOCK_EX)
+    try:
+        supported = _unless_unsupported(fcntl.flock, lock, how)
+    except BlockingIOError as error:  # a signal handler, or a value that is being pickled, saves in the midst of a save
+        why = "This thread is saving here already; save again when that is done"
+        raise OSError(errno.EDEADLK, why, mine[-1]) from error
+    _locked.add(mine)
+    held.callback(_locked.discard, mine)
+    return supported
 
 
 def _open_lock(path):
