@@ -3203,7 +3203,6 @@ def environments(path: Path) -> None:
         print(error)
     assert_type(module.__version__, str)
     assert_type(module.main(["xp1"]), int)
-    logging.getLogger('enostask').setLevel("INFO")
 
 
 def wrong_environments(env: Environment) -> None:
