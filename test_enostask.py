@@ -2390,6 +2390,63 @@ class Backups(Place):
         self.assertEqual((read("xp"), Path("xp/env.bak1").read_text()[:4]), ({"n": 1}, "made"))
 
 
+class Durability(Place):
+    """What a power cut must not take back has been synced, in this order."""
+
+    def steps(self, act):
+        """What *act* does to the disk, in order, each name without the directory that the test is in."""
+        done, patches = [], contextlib.ExitStack()
+
+        def noted(name, real):
+            def call(*args, **options):
+                where = args[-1] if name != "mkdir" else args[0]
+                if name == "fsync":
+                    where = os.readlink(f"/proc/self/fd/{where}")
+                where = re.sub(r"[0-9a-f]{16}", "N", os.path.relpath(where, self.root))
+                done.append(f"{name} {where}")
+                return real(*args, **options)
+
+            return call
+
+        with patches:
+            for name in ("fsync", "mkdir", "link", "replace"):
+                patches.enter_context(mock.patch.object(os, name, noted(name, getattr(os, name))))
+            act()
+        return done
+
+    def setUp(self):
+        super().setUp()
+        if not os.path.exists("/proc/self/fd"):
+            self.skipTest("needs /proc")
+
+    saved = ["fsync xp/.env.N.tmp", "replace xp/env", "fsync xp"]
+
+    def test_a_save_syncs_the_file_renames_it_and_syncs_the_directory(self):
+        env = get_or_create_env(True, "xp")
+        env["n"] = 1
+        self.assertEqual(self.steps(env.dump), self.saved)
+
+    def test_a_new_environment_syncs_every_directory_that_names_a_new_one(self):
+        steps = self.steps(lambda: Environment("a/b"))
+        self.assertEqual(steps, ["mkdir a", "fsync .", "mkdir a/b", "fsync a", "fsync a"])
+        self.assertEqual(self.steps(lambda: Environment("a/b")), ["fsync a"])
+
+    def test_current_is_synced(self):
+        os.mkdir("xp")
+        steps = self.steps(lambda: get_or_create_env(True, "xp"))
+        self.assertEqual(steps, ["fsync .", *self.saved, "replace current", "fsync ."])
+
+    def test_a_backup_is_synced_before_the_checkpoint_is_replaced(self):
+        change(get_or_create_env(True, "xp"), lambda env: env.update(n=1))
+        steps = self.steps(lambda: get_or_create_env(True, "xp", symlink=False))
+        self.assertEqual(steps, ["fsync .", "link xp/env.bak1", "fsync xp", *self.saved])
+        change("xp", lambda env: env.update(n=2))
+        with mock.patch("os.link", side_effect=OSError(errno.EPERM, "no")):
+            steps = self.steps(lambda: get_or_create_env(True, "xp", symlink=False))
+        copied = ["fsync xp/.env.N.tmp", "replace xp/env.bak2", "fsync xp"]
+        self.assertEqual([step for step in steps if "link" not in step], ["fsync .", *copied, *self.saved])
+
+
 class Crashes(Place):
     """Every call that reaches the disk, one after the other: the process dies there, or the call fails."""
 
