@@ -2172,31 +2172,40 @@ class SeveralAtOnce(Place):
         self.assertEqual(read("xp"), {"a": 3, "b": 2, "c": 2, "d": 2})
 
     def test_an_unchanged_value_takes_over_whatever_its_layout(self):
-        shared = Machine("shared")
-        values = dict(
-            tags=set(map(str, range(40))),
-            frozen=frozenset(map(str, range(40))),
-            nested={"deep": [{("a", frozenset("abc"))}]},
-            one=shared,
-            two=[shared],
-            interned=["name", "tags"],
-            path=Path("a") / "b",
-            text="yaml" * 2,
-        )
-        change("xp", lambda env: env.update(copy.deepcopy(values)))
-        fresh = get_or_create_env(False, "xp")
+        def values():
+            sparse = set(range(3000))
+            sparse -= set(range(3000)) - {5, 8}  # comes back in another order
+            shared = Machine("shared")
+            return dict(
+                tags=set(map(str, range(40))),
+                sparse=sparse,
+                frozen=[frozenset(sparse)],
+                nested={"deep": [{("a", frozenset("abc"))}]},
+                one=shared,
+                two=[shared],
+                named=Machine("name"),  # comes back as another string than the attribute's name
+                path=Path("a") / "b",
+                text="yaml" * 2,
+            )
+
+        change("xp", lambda env: env.update(values()))
         for how in ("loaded", "made here"):
-            env = fresh if how == "loaded" else get_or_create_env(False, "xp")
+            env = get_or_create_env(False, "xp")
             if how == "made here":
-                env.update(copy.deepcopy(values))
+                env.update(values())
                 env.dump()
-            replaced = {key: how for key in values}
+                kept = {key: pickle.dumps(value, 5) for key, value in env.items()}
+                again = {key: pickle.dumps(value, 5) for key, value in get_or_create_env(False, "xp").items()}
+                if sys.implementation.name == "cpython":
+                    self.assertNotEqual((kept["sparse"], kept["named"]), (again["sparse"], again["named"]))
+                    self.assertNotEqual(kept["named"], again["named"])
+            replaced = {key: how for key in values()}
             change("xp", lambda other: other.update(replaced))
             with self.silent():
                 env["n"] = how
                 env.dump()
             self.assertEqual(read("xp"), {**replaced, "n": how})
-            change("xp", lambda env: env.update(copy.deepcopy(values)))
+            change("xp", lambda env: env.update(values()))
 
     def test_another_process_sets_a_third_key_and_values_survive_unharmed(self):
         shared = Machine("shared")
