@@ -41,6 +41,7 @@ import errno
 import functools
 import gc
 import io
+import itertools
 import os
 import pickle
 import re
@@ -1098,10 +1099,8 @@ def main(arguments=None):
     import argparse
     import sys
 
-    parser = argparse.ArgumentParser(
-        prog="enostask",
-        description="Show the environments in the working directory, or what one holds. Nothing in it is run.",
-    )
+    about = "Show the environments in the working directory, or what one holds. Nothing in it is run."
+    parser = argparse.ArgumentParser(prog="enostask", description=about)
     parser.add_argument("environment", nargs="?", help="a directory, or a checkpoint file such as current/env.bak1")
     environment = parser.parse_args(arguments).environment
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -1120,46 +1119,42 @@ def main(arguments=None):
 
 def _list():
     """Give a line for each environment in the working directory, newest first, and for a stray ``current``."""
-    names = [name for name in os.listdir() if os.path.isfile(os.path.join(name, ENV_FILENAME))]
-    if os.path.islink(SYMLINK_NAME) and SYMLINK_NAME in names:
-        names.remove(SYMLINK_NAME)
-    names.sort(key=lambda name: os.stat(os.path.join(name, ENV_FILENAME)).st_mtime_ns, reverse=True)
-    width = max((len(_printable(name)) for name in names), default=0)
     in_use = os.path.realpath(SYMLINK_NAME) if os.path.islink(SYMLINK_NAME) else None
-    for name in names:
+    names = [name for name in os.listdir() if os.path.isfile(os.path.join(name, ENV_FILENAME))]
+    names = sorted(names, key=lambda name: -os.stat(os.path.join(name, ENV_FILENAME)).st_mtime_ns)
+    shown = [name for name in names if name != SYMLINK_NAME or not in_use]
+    width = max(map(len, shown), default=0)
+    for name in shown:
         checkpoint = os.path.join(name, ENV_FILENAME)
-        saved, size = _when_and_size(checkpoint)
         try:
             keys = f"{len(_inert(checkpoint))} keys"
         except EnosError as error:
-            keys = _printable(str(error))
+            keys = str(error)
         mark = f"   <- {SYMLINK_NAME}" if os.path.realpath(name) == in_use else ""
-        yield f"  {_printable(name):{width}}   {saved}   {size:>8}   {keys}{mark}"
-    if in_use and in_use not in map(os.path.realpath, names):
+        yield _printable("  {:{}}   {}   {:>8}   {}{}".format(name, width, *_when_and_size(checkpoint), keys, mark))
+    if in_use and in_use not in map(os.path.realpath, shown):
         gone = "" if os.path.exists(in_use) else ", which is gone"
-        yield f"  {SYMLINK_NAME} -> {_printable(os.readlink(SYMLINK_NAME))}{gone}"
-    elif not names:
-        yield f"no environments in {_printable(os.getcwd())}"
+        yield _printable(f"  {SYMLINK_NAME} -> {os.readlink(SYMLINK_NAME)}{gone}")
+    elif not shown:
+        yield _printable(f"no environments in {os.getcwd()}")
 
 
 def _show(environment, shorten):
     """Give the lines that show what *environment*, a directory or a checkpoint file, holds."""
-    import shutil
+    from shutil import get_terminal_size
 
     checkpoint = os.path.join(environment, ENV_FILENAME) if os.path.isdir(environment) else environment
     data = _inert(checkpoint)
     directory, file = os.path.split(os.path.realpath(checkpoint))
     title = os.path.basename(directory) + ("" if file == ENV_FILENAME else f"/{file}")
-    yield "{}: saved {}, {}".format(_printable(title), *_when_and_size(checkpoint))
-    limit = shutil.get_terminal_size().columns if shorten else 10**6 + 100 * os.path.getsize(checkpoint)
+    yield _printable("{}: saved {}, {}".format(title, *_when_and_size(checkpoint)))
+    limit = get_terminal_size().columns if shorten else 10**6 + 100 * os.path.getsize(checkpoint)
     names = [str(key) if isinstance(key, str) else _text(key, limit) for key in data]
     width = max(map(len, names), default=0)
     for name, value in zip(names, data.values()):
-        kind = type(value).__qualname__
-        if type(value).__module__ != "builtins":
-            kind = f"{type(value).__module__}.{kind}"
+        home = "" if type(value).__module__ == "builtins" else f"{type(value).__module__}."
         text = str(value) if isinstance(value, (str, PurePath)) else _text(value, limit)
-        line = _printable(f"  {name:{width}}   {kind}   {text[: limit + 1]}")
+        line = _printable(f"  {name:{width}}   {home}{type(value).__qualname__}   {text[: limit + 1]}")
         yield line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
@@ -1172,50 +1167,38 @@ def _when_and_size(checkpoint):
 def _inert(checkpoint):
     """Return the items of the environment in the file *checkpoint*, built without anything that it names."""
     try:
-        with open(checkpoint, "rb") as file, _collector_paused():
-            env = _InertReader(io.BytesIO(file.read())).load()  # a damaged one may ask a file for any amount
-    except (OSError, ValueError) as error:
-        why = f"cannot read the checkpoint {checkpoint!r}: {_told(error)}; give a directory that has one, or its file"
-        raise EnosFilePathError(checkpoint, why) from error
+        with _collector_paused():
+            # Read whole: a damaged pickle may ask a file for any amount.
+            env = _InertReader(io.BytesIO(_content(checkpoint))).load()
+        return {**env.state["data"]}
     except Exception as error:
-        raise EnosFilePathError(checkpoint, f"{checkpoint!r} is damaged or no checkpoint ({_told(error)})") from error
-    data = env.state.get("data") if isinstance(env, _StandIn) and isinstance(env.state, dict) else None
-    if not isinstance(data, dict):
-        raise EnosFilePathError(checkpoint, f"{checkpoint!r} is the pickle of something else, not of an Environment")
-    return data
+        why = f"cannot show {checkpoint!r}: it is absent, damaged or no checkpoint ({_told(error)})"
+        raise EnosFilePathError(checkpoint, why) from error
 
 
 class _InertReader(pickle.Unpickler):
     """Builds plain data as it is, and anything else of stand-ins."""
 
-    def __init__(self, file):
-        super().__init__(file)
-        self.classes = {}
-
     def find_class(self, module, name):
         import datetime
 
-        if (module, name) not in self.classes:
-            # Always a new class: a pickle can set attributes of what it finds.
-            if module.startswith("pathlib"):
-                flavour = PureWindowsPath if "Windows" in name else PurePosixPath
-                made = type("Path", (flavour,), {"__module__": "builtins"})
-            else:
-                plain = module == "datetime" and name in ("date", "datetime", "time", "timedelta")
-                made = type(name, (getattr(datetime, name) if plain else _StandIn,), {"__module__": module})
-            self.classes[module, name] = made
-        return self.classes[module, name]
+        # Always a new class: a pickle can set attributes of what it finds.
+        if module.startswith("pathlib"):
+            flavour = PureWindowsPath if "Windows" in name else PurePosixPath
+            return type("Path", (flavour,), {"__module__": "builtins"})
+        plain = module == "datetime" and name in ("date", "datetime", "time", "timedelta")
+        return type(name, (getattr(datetime, name) if plain else _StandIn,), {"__module__": module})
 
 
 class _StandIn:
     """An object of a class that is not here: whatever is done to it, it keeps."""
 
-    args, kwargs, state, items, pairs = (), (), None, (), ()
+    args, state, items, pairs = (), None, (), ()
 
     def __new__(cls, *args, **kwargs):
         self = super().__new__(cls)
         if args or kwargs:
-            vars(self).update(args=args, kwargs=kwargs.items())
+            vars(self)["args"] = (*args, kwargs) if kwargs else args
         return self
 
     def __call__(self, *args, **kwargs):
@@ -1234,10 +1217,10 @@ class _StandIn:
 
     def parts(self):
         """Give what it holds, each value with the text to show before it."""
-        states = self.state if isinstance(self.state, tuple) else (self.state,)  # with slots, two dicts
-        for state in (dict(enumerate(self.args)), dict(self.kwargs), *states):
+        yield from zip(itertools.repeat(""), self.args)
+        for state in self.state if isinstance(self.state, tuple) else (self.state,):  # with slots, two dicts
             if isinstance(state, dict):
-                yield from (("" if isinstance(name, int) else f"{name}=", value) for name, value in state.items())
+                yield from ((f"{name}=", value) for name, value in state.items())
             elif state is not None:
                 yield "", state
         yield from (("", contents) for contents in (self.items, self.pairs) if contents)
@@ -1248,34 +1231,31 @@ def _text(value, room, around=()):
 
     What is shared is shown each time, so a short pickle may have a text without end.
     """
-    if isinstance(value, (str, float)):  # most are
-        return repr(value)
     if isinstance(value, _StandIn) and set(vars(value)) in ({"items"}, {"pairs"}):
         value = value.items or value.pairs  # a list or dict of a class of its own
-    opening, closing, inside = "[", "]", (*around, id(value))
-    parts = (("", part) for part in value) if isinstance(value, (list, tuple, set, frozenset)) else ()
+    inside = (*around, id(value))
     if isinstance(value, _StandIn):
         opening, closing, parts = f"{type(value).__name__}(", ")", value.parts()
     elif isinstance(value, dict):
         opening, closing = "{", "}"
         parts = ((f"{_text(key, room, inside)}: ", part) for key, part in value.items())
-    elif isinstance(value, tuple):
-        opening, closing = "(", ",)" if len(value) == 1 else ")"
-    elif isinstance(value, (set, frozenset)) and value:
-        opening, closing = "{", "}"
+    elif isinstance(value, (list, tuple, set, frozenset)) and value:
+        opening, closing = {list: ("[", "]"), tuple: ("(", ")")}.get(type(value), ("{", "}"))
+        closing = ",)" if isinstance(value, tuple) and len(value) == 1 else closing
+        parts = zip(itertools.repeat(""), value)
     elif isinstance(value, type):
         return f"{value.__module__}.{value.__qualname__}"
-    elif not isinstance(value, list):
-        return repr(value) if not isinstance(value, int) or value.bit_length() < 10**4 else "<a very long int>"
+    else:
+        return "<a very long int>" if isinstance(value, int) and value.bit_length() > 10**4 else repr(value)
     if id(value) in around or len(around) > 30:
         return "..."
-    pieces = [opening]
+    pieces = []
     for before, part in parts:
-        pieces += [", "] * (len(pieces) > 1) + [before, _text(part, room, inside)]
-        room -= len(before) + len(pieces[-1])
+        pieces.append(before + _text(part, room, inside))
+        room -= len(pieces[-1])
         if room < 0:
             break
-    return "".join(pieces) + closing
+    return opening + ", ".join(pieces) + closing
 
 
 def _printable(text):

@@ -2855,7 +2855,7 @@ class Looking(Place):
         Path("text").write_text("x")
         Path("other").write_bytes(pickle.dumps([1]))
         os.mkdir("empty")
-        cases = {"gone": "cannot read", "empty": "cannot read", "text": "damaged", "other": "something else", "a\0b": ""}
+        cases = {"gone": "absent.*No such file", "empty": "No such file", "text": "damaged", "other": "no checkpoint", "a\0b": ""}
         for name, pattern in cases.items():
             (line,) = self.shown(name, status=1)
             self.assertRegex(line, f"^enostask: .*{pattern}")
