@@ -807,8 +807,7 @@ class _Draft:
         with contextlib.suppress(OSError):  # of a full disk once more
             if self.file:
                 self.file.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.name)
+        _remove(self.name)
 
 
 class _Overtaken(Exception):
@@ -831,10 +830,10 @@ def _lock_for_saving(held, checkpoint):
     if not os.path.isdir(directory):
         _make_directories(Path(directory))
     if _lock(held, os.path.join(directory, f".{ENV_FILENAME}.lock")):
+        temporary = re.compile(rf"\.{ENV_FILENAME}\.[0-9a-f]{{16}}\.tmp")
         with contextlib.suppress(OSError):
-            for name in _names_in(directory):
-                if re.fullmatch(rf"\.{ENV_FILENAME}\.[0-9a-f]{{16}}\.tmp", name):
-                    os.unlink(os.path.join(directory, name))  # of a killed save: nobody else is at work
+            for name in filter(temporary.fullmatch, _names_in(directory)):
+                os.unlink(os.path.join(directory, name))  # of a killed save: nobody else is at work
 
 
 def _names_in(directory):
