@@ -106,7 +106,7 @@ def get_or_create_env(new, env_name, symlink=True):
     if isinstance(env_name, Environment):
         return env_name
     if not new:
-        return Environment.load_from_file(Path(SYMLINK_NAME if env_name is None else _path(env_name), ENV_FILENAME))
+        return Environment.load_from_file(os.path.join(SYMLINK_NAME if env_name is None else _path(env_name), ENV_FILENAME))
     if symlink and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
         raise EnosFilePathError(SYMLINK_NAME, f"{_state(SYMLINK_NAME)}; move it away, or say symlink=False")
     env = Environment(_dated_directory() if env_name is None else env_name)
@@ -260,11 +260,13 @@ class Environment(UserDict):
     def __init__(self, env_name):
         self.env_name = _made_directory(env_name)
         super().__init__(resultdir=self.env_name, config_file=None, config={}, config_type="yaml")
-        self._base = bytearray(self.dumps())
+        self._base = io.BytesIO(self.dumps())
         self._stored = False
 
     def __getstate__(self):
-        state = {name: value for name, value in vars(self).items() if name not in ("_base", "_stored")}
+        state = vars(self).copy()
+        state.pop("_base", None)
+        state.pop("_stored", None)
         if not isinstance(self.data, dict):  # somebody has set it to another mapping
             state["data"] = dict(self.data)
         return state
@@ -287,11 +289,11 @@ class Environment(UserDict):
         """
         path = _path(env_file)
         try:
-            with open(path, "rb") as file:
-                env = _revived(file, os.path.realpath(os.path.dirname(path)), env_file, cls)
-                env._base = _reread(file, bytearray(), 0)
+            image, directory = io.BytesIO(_content(path)), os.path.realpath(os.path.dirname(path))
         except (OSError, ValueError) as error:
             raise EnosFilePathError(env_file, _why_unreadable(path, error)) from error
+        env = _revived(image, directory, env_file, cls)
+        env._base = image
         return env
 
     def dump(self):
@@ -302,8 +304,7 @@ class Environment(UserDict):
         Raise EnosSaveError, after saving everything else, if values cannot be pickled; OSError if
         nothing could be saved, and then the old checkpoint stays.
         """
-        checkpoint = self._checkpoint()
-        self._save_or_tell(checkpoint, self._last_on(checkpoint))
+        self._save_or_tell(self._checkpoint())
 
     def dumps(self):
         """Return this environment pickled.  Raise what pickling raises."""
@@ -336,21 +337,20 @@ class Environment(UserDict):
     def _save_after_task(self):
         """Save, unless the task tore its environment down and changed nothing in it."""
         checkpoint = self._checkpoint()
-        known = self._last_on(checkpoint)
-        if known is not None or not self._stored or self._differs_from(self._last_saved()):
-            self._save_or_tell(checkpoint, known)
+        if os.path.exists(checkpoint) or not self._stored or self._differs_from(self._last_saved()):
+            self._save_or_tell(checkpoint)
 
-    def _save_or_tell(self, checkpoint, known):
+    def _save_or_tell(self, checkpoint):
         """Save what can be saved; raise what keeps the rest from it."""
         try:
-            self._save(checkpoint, known)
+            self._save(checkpoint)
         except Exception as error:
             refused = _unpicklable(self.data)
             if isinstance(error, RuntimeError) and not refused:  # pickling changed a dict, and is now done with that
-                self._save(checkpoint, known)
+                self._save(checkpoint)
                 return
             if refused:
-                self._save_without(refused, checkpoint, known)
+                self._save_without(refused, checkpoint)
                 why = "; ".join(f"{key!r} ({_told(reason)})" for key, reason in refused.items())
                 why = f"{checkpoint}: cannot pickle {why}; all else is saved: store something picklable there instead"
                 raise EnosSaveError(checkpoint, list(refused), why) from error
@@ -358,28 +358,31 @@ class Environment(UserDict):
             if not read_only or not os.path.exists(checkpoint) or self._differs_from(self._last_saved()):
                 raise
 
-    def _save(self, checkpoint, known):
-        """Bring *checkpoint*, which holds *known* unless others replaced it, to this environment and theirs."""
-        with contextlib.ExitStack() as held:
-            held.enter_context(_collector_paused())  # it may close a forgotten task, which would save here in between
-            draft = _Draft(held, checkpoint, known, self._meet)
+    def _save(self, checkpoint):
+        """Bring *checkpoint* to this environment, and to what others have saved there since."""
+        # The collector may close a forgotten task, which would save here in between.
+        with _CollectorPaused(), _lock_beside(checkpoint) as lock:
             try:
-                pickle.dump(self, draft, _PROTOCOL)
-                if draft.commit():
-                    self._remember(checkpoint, draft.same)
+                base = self._base
+                known = base.getvalue() if base and self._stored else None
+                with _Draft(checkpoint, known, lambda: self._meet(checkpoint, lock)) as draft:
+                    del known  # lest it keeps the base from being changed in place
+                    pickle.dump(self, draft, _PROTOCOL)
+                    if draft.commit():
+                        self._remember(draft, base)
             except _Overtaken as overtaken:
-                draft = _Draft(held, checkpoint, overtaken.image)
-                pickle.dump(self._merged(overtaken.image, held, checkpoint), draft, _PROTOCOL)
-                draft.commit()
+                with _Draft(checkpoint, overtaken.image) as draft:
+                    pickle.dump(self._merged(overtaken.image, checkpoint), draft, _PROTOCOL)
+                    draft.commit()
                 # Memory stays as it is, so the next save must not take the others' values for its own.
-                self._base = bytearray(self.dumps())
+                self._base = io.BytesIO(self.dumps())
         self._stored = True
 
-    def _meet(self, held, checkpoint):
+    def _meet(self, checkpoint, lock):
         """Get the right to replace *checkpoint*; raise _Overtaken if others have replaced it."""
-        _lock_for_saving(held, checkpoint)
+        _take_turn(lock)
         try:
-            found = _unless_equal(checkpoint, self._base)
+            found = _unless_equal(checkpoint, self._base and self._base.getvalue())
         except FileNotFoundError:
             if self._stored:
                 _logger().warning("%s is gone: making it again", checkpoint)
@@ -387,49 +390,47 @@ class Environment(UserDict):
             if found is not None:
                 raise _Overtaken(found)
 
-    def _remember(self, checkpoint, same):
-        """Take *checkpoint*, of which the first *same* bytes were there before, for what was last saved."""
-        image, self._base = self._base, None  # of which a part is wrong for a moment
+    def _remember(self, draft, base):
+        """Take what *draft* wrote for what was last saved, which was *base*."""
+        alone = base is self._base  # else a signal handler, or a value being pickled, saved in the midst of this save
+        self._base = None  # of which a part is wrong for a moment
         try:
-            with open(checkpoint, "rb") as file:
-                self._base = _reread(file, image or bytearray(), same)
+            self._base = draft.written(base if base and alone else io.BytesIO())
         except OSError:  # it is saved all the same
-            _logger().debug("Cannot read back %s", checkpoint, exc_info=True)
+            _logger().debug("Cannot read back %s", draft.path, exc_info=True)
         finally:
             if self._base is None:
-                self._base = bytearray(self.dumps())
+                self._base = io.BytesIO(self.dumps())
 
-    def _save_without(self, refused, checkpoint, known):
+    def _save_without(self, refused, checkpoint):
         """Save all but the *refused* keys: they stay as they were last saved."""
         last = self._last_saved()
         twin = self._twin({key: value for key, value in self.data.items() if key not in refused})
         twin.data.update((key, last[key]) for key in refused if key in last)
-        twin._base, twin._stored = self._base, self._stored
-        if not last:  # the checkpoint cannot be loaded here, and must be kept aside
-            twin._base = known = None
+        # If there is no last one, the checkpoint cannot be loaded here, and must be kept aside.
+        twin._base, twin._stored = self._base if last else None, self._stored
         try:
-            twin._save(checkpoint, known)
+            twin._save(checkpoint)
         finally:
             self._base, self._stored = twin._base, twin._stored
 
     def _start_over(self):
         """Put this fresh environment in place of the checkpoint that may be there."""
         checkpoint = self._checkpoint()
-        with contextlib.ExitStack() as held:
-            _lock_for_saving(held, checkpoint)
+        with _lock_beside(checkpoint) as lock, _Draft(checkpoint) as draft:
+            _take_turn(lock)
             with contextlib.suppress(FileNotFoundError):
                 try:
-                    work = self._differs_from(self._items(_content(checkpoint)))
+                    work = self._differs_from(self._items(io.BytesIO(_content(checkpoint))))
                 except EnosFilePathError:
                     work = True
                 if work:
-                    self._keep_aside(held, checkpoint, "a new environment takes its place")
-            draft = _Draft(held, checkpoint)
-            draft.write(self._base)
+                    self._keep_aside(checkpoint, "a new environment takes its place")
+            draft.write(self._base.getvalue())
             draft.commit()
         self._stored = True
 
-    def _keep_aside(self, held, checkpoint, why):
+    def _keep_aside(self, checkpoint, why):
         """Give *checkpoint* a second name, ``env.bakN``, before another file takes its first."""
         prefix = f"{ENV_FILENAME}.bak"
         numbers = [name[len(prefix) :] for name in os.listdir(self.env_name) if name.startswith(prefix)]
@@ -441,17 +442,17 @@ class Environment(UserDict):
         except FileExistsError:
             raise
         except OSError:  # no hard links here
-            draft = _Draft(held, backup, like=checkpoint)
-            draft.write(_content(checkpoint))
-            draft.commit()
+            with _Draft(backup, like=checkpoint) as draft:
+                draft.write(_content(checkpoint))
+                draft.commit()
         _logger().warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
 
-    def _merged(self, image, held, checkpoint):
+    def _merged(self, image, checkpoint):
         """Return this environment with what others changed in *image*, the checkpoint as they left it."""
         try:
-            theirs = self._items(image)
+            theirs = self._items(io.BytesIO(image))
         except EnosFilePathError as error:
-            self._keep_aside(held, checkpoint, error)
+            self._keep_aside(checkpoint, error)
             return self
         last, merged = self._last_saved(), dict(self.data)
         for key in {**last, **theirs}:
@@ -479,16 +480,13 @@ class Environment(UserDict):
 
     def _items(self, image):
         """Return the items of the environment pickled as *image*, as they are in this one's directory."""
-        return _revived(io.BytesIO(image), str(self.env_name), self.env_name / ENV_FILENAME, Environment).data
+        image.seek(0)
+        return _revived(image, str(self.env_name), self.env_name / ENV_FILENAME, Environment).data
 
     def _checkpoint(self):
         """Return where the checkpoint really is: one that is a link is written through."""
         path = os.path.join(self.env_name, ENV_FILENAME)
         return os.path.realpath(path) if os.path.islink(path) else path
-
-    def _last_on(self, checkpoint):
-        """Return what *checkpoint* holds if nobody replaced it; None if it is gone or never was."""
-        return self._base if self._stored and os.path.exists(checkpoint) else None
 
     def _twin(self, data):
         twin = type(self).__new__(type(self))
@@ -614,13 +612,15 @@ def _point_current_to(directory):
         here = Path(os.path.realpath(os.curdir))
         target = directory.relative_to(here) if here in (directory, *directory.parents) else directory
         new = here / f".{SYMLINK_NAME}.enostask"
-        with contextlib.ExitStack() as held:
-            _lock(held, here)  # hence one name is enough, and what a killed process left can go
+        with _Lock(str(here)) as lock:
+            lock.take()  # hence one name is enough, and what a killed process left can go
             if os.path.islink(new):
                 os.unlink(new)
             os.symlink(target, new, target_is_directory=True)
-            held.callback(_remove, new)
-            os.replace(new, here / SYMLINK_NAME)
+            try:
+                os.replace(new, here / SYMLINK_NAME)
+            finally:
+                _remove(new)
             _sync_directory(here)
     except OSError as error:
         _logger().warning("Cannot point %s to %s: %s", _absolute(SYMLINK_NAME), directory, _told(error))
@@ -649,10 +649,10 @@ def _revived(file, directory, env_file, cls):
     reader = _Reader(file)
     reader.cls = cls
     try:
-        with _collector_paused():
+        with _CollectorPaused():
             env = reader.load()
     except Exception as error:
-        why = f"{_absolute(env_file)} {_why_unloadable(file, reader.missing, error)}"
+        why = f"{_absolute(env_file)} {_why_unloadable(file, '.'.join(reader.missing), error)}"
         raise EnosFilePathError(env_file, why) from error
     state = vars(env) if isinstance(env, Environment) else {}
     home, data = state.get("env_name"), state.get("data")
@@ -668,44 +668,42 @@ def _revived(file, directory, env_file, cls):
     return env
 
 
-def _find(reader, module, name, look_up):
+def _find(reader, module, name):
     """Find what a checkpoint calls *name* of *module*, whichever copy of this module, or EnOSlib, saved it."""
     if not reader.home:  # what a checkpoint names first is its own class
         reader.home = module if name == "Environment" else __name__
     if module == reader.home and name in __all__:
         return reader.cls if name == "Environment" else globals()[name]
-    reader.missing = f"{module}.{name}"
-    found = look_up("pathlib" if module == "pathlib._local" else module, name)  # that is 3.13's
-    reader.missing = ""
+    reader.missing = module, name
+    found = reader.look_up("pathlib" if module == "pathlib._local" else module, name)  # that is 3.13's
+    reader.missing = ()
     return found
 
 
 class _Reader(pickle.Unpickler):
-    cls, home, missing = Environment, "", ""
-
-    def find_class(self, module, name):
-        return _find(self, module, name, super().find_class)
+    cls, home, missing = Environment, "", ()
+    look_up = pickle.Unpickler.find_class
+    find_class = _find
 
 
 class _SlowReader(pickle._Unpickler):
     """The same in Python: when it fails, its frames tell what it was building."""
 
-    cls, home, missing = Environment, "", ""
+    cls, home, missing = Environment, "", ()
+    look_up = pickle._Unpickler.find_class
+    find_class = _find
 
-    def find_class(self, module, name):
-        return _find(self, module, name, super().find_class)
 
-
-@contextlib.contextmanager
-def _collector_paused():
+class _CollectorPaused:
     """A big pickle is many new objects and no garbage, in which the collector would look for some."""
-    enabled = gc.isenabled()
-    if enabled:  # else another thread may be about to switch it on again, and this would keep it off
-        gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
+
+    def __enter__(self):
+        self.enabled = gc.isenabled()
+        if self.enabled:  # else another thread may be about to switch it on again, and this would keep it off
+            gc.disable()
+
+    def __exit__(self, *_):
+        if self.enabled:
             gc.enable()
 
 
@@ -752,62 +750,106 @@ def _culprit(file):
 # ---- From an environment to its checkpoint
 
 _PROTOCOL = 5
+_TEMPORARY = re.compile(rf"\.{ENV_FILENAME}\.[0-9a-f]{{16}}\.tmp")
 
 
 class _Draft:
-    """What is to replace the file *path*: pickle writes here, into a file from the first byte that *known* has not.
+    """What is to replace the file *path*: pickle writes here what that is to hold.
 
-    Before the file is made, *meet* is called.  It is no more widely readable than *like*, which is *path*
-    if not given, at any moment, and is removed when *held* is left, unless it has become *path*.
+    A file is made once a bit was written that *known*, bytes, does not go on with; *meet* is called before.
+    It is no more widely readable than *like*, which is *path* if not given, at any moment.
     """
 
-    file = None
+    name = file = None
+    streamed = False
 
-    def __init__(self, held, path, known=None, meet=lambda *_: None, like=None):
-        self.held, self.path, self.known, self.meet, self.like = held, path, known or b"", meet, like or path
-        self.same, self.done = 0, False
-        self.name = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
+    def __init__(self, path, known=None, meet=None, like=None):
+        self.path, self.known, self.meet, self.like = path, known or b"", meet, like or path
+        self.same, self.rest = 0, bytearray()  # how much of known was written, and what after that, while it is little
+
+    def __enter__(self):
+        return self
 
     def write(self, chunk):
-        if self.file is None and self.known.startswith(chunk, self.same):
-            self.same += memoryview(chunk).nbytes  # it may be a PickleBuffer, which has no len()
+        size = memoryview(chunk).nbytes  # it may be a PickleBuffer, which has no len()
+        if self.streamed:
+            _write(self.file, chunk)
+        elif not self.rest and self.known.startswith(chunk, self.same):
+            self.same += size
+        elif len(self.rest) + size < 2**16:
+            self.rest += chunk
         else:
-            (self.file or self.open()).write(chunk)
+            self.open()
+            self.streamed = True
+            _write(self.file, chunk)
 
     def open(self):
-        """Return the file, new, with what has been written so far."""
-        self.meet(self.held, self.path)
-        self.held.callback(self.discard)
+        """Make the file, with what has been written so far."""
+        if self.meet:
+            self.meet()
+        self.name = f"{os.path.dirname(self.path)}/.{ENV_FILENAME}.{os.urandom(8).hex()}.tmp"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         try:
             model = os.stat(self.like)
         except FileNotFoundError:
-            self.file = open(self.name, "xb")
+            self.file = os.open(self.name, flags, 0o666)
         else:
-            self.file = open(self.name, "xb", opener=lambda name, flags: os.open(name, flags, 0o600))
-            _dress(self.file.fileno(), self.like, model)
-        with memoryview(self.known) as known, known[: self.same] as same:
-            self.file.write(same)
-        return self.file
+            self.file = os.open(self.name, flags, 0o600)
+            _dress(self.file, self.like, model)
+        if self.same:
+            with memoryview(self.known) as known, known[: self.same] as same:
+                _write(self.file, same)
+        _write(self.file, self.rest)
 
     def commit(self):
-        """Put what was written in place of *path*, for good; return whether anything was."""
+        """Put what was written in place of *path*, for good; return whether that was needed."""
         if self.file is None:
-            return False
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
+            if not self.rest and os.path.exists(self.path):
+                return False
+            self.open()
+        os.fsync(self.file)
+        self.close()
         os.replace(self.name, self.path)
-        self.done = True
+        self.name = None
         _sync_directory(os.path.dirname(self.path))
         return True
 
-    def discard(self):
-        if self.done:
-            return
-        with contextlib.suppress(OSError):  # of a full disk once more
-            if self.file:
-                self.file.close()
-        _remove(self.name)
+    def written(self, image):
+        """Return a BytesIO of what was written, made of *image*, one of what was known, or an empty one.
+
+        In place, since two big ones may be too many, and fresh memory takes longer than what it is filled with.
+        """
+        self.known = b""
+        same = image.seek(min(self.same, image.seek(0, os.SEEK_END)))
+        image.truncate()
+        if self.streamed or same < self.same:
+            with open(self.path, "rb", buffering=0) as file:
+                file.seek(same)
+                for piece in iter(lambda: file.read(2**20), b""):
+                    image.write(piece)
+        else:
+            image.write(self.rest)
+        return io.BytesIO(image.getvalue())  # which shares the memory
+
+    def close(self):
+        file, self.file = self.file, None
+        if file is not None:
+            os.close(file)
+
+    def __exit__(self, _, error, __):
+        self.close()
+        if self.name:
+            _remove(self.name)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = self.path
+
+
+def _write(file, chunk):
+    """Write the whole of *chunk*, of which the system may take a part at a time."""
+    view = memoryview(chunk)
+    done = os.write(file, view)
+    while done < view.nbytes:
+        done += os.write(file, view.cast("B")[done:])
 
 
 class _Overtaken(Exception):
@@ -818,26 +860,68 @@ class _Overtaken(Exception):
         self.image = image
 
 
-def _lock_for_saving(held, checkpoint):
-    """Have the one right to replace *checkpoint* until *held* is left; name it in errors that name no file."""
+_locked: set = set()  # the locks that are held, as process, thread and path
 
-    def name_file(_, error, __):
-        if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = checkpoint
 
-    held.push(name_file)
-    directory = os.path.dirname(checkpoint)
+class _Lock:
+    """The lock of the file or directory *path*, a str, held from `take` until it is left."""
+
+    file = mine = None
+
+    def __init__(self, path):
+        self.path = path
+
+    def __enter__(self):
+        return self
+
+    def take(self):
+        """Wait for it; tell whether there is such a thing here."""
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            return False
+        mine = os.getpid(), get_ident(), self.path
+        how = fcntl.LOCK_EX | (fcntl.LOCK_NB if mine in _locked else 0)
+        self.file = _open_lock(self.path)
+        try:
+            supported = _unless_unsupported(fcntl.flock, self.file, how)
+        except BlockingIOError as error:  # a signal handler, or a value being pickled, saves in the midst of a save
+            why = "This thread is saving here already; save again when that is done"
+            raise OSError(errno.EDEADLK, why, self.path) from error
+        self.mine = mine
+        _locked.add(mine)
+        return supported
+
+    def __exit__(self, *_):
+        _locked.discard(self.mine)
+        if self.file is None:
+            return
+        import fcntl
+
+        try:
+            with contextlib.suppress(OSError):  # closing is enough, unless a child was forked meanwhile
+                fcntl.flock(self.file, fcntl.LOCK_UN)
+        finally:
+            os.close(self.file)
+
+
+def _lock_beside(checkpoint):
+    return _Lock(f"{os.path.dirname(checkpoint)}/.{ENV_FILENAME}.lock")
+
+
+def _take_turn(lock):
+    """Have the one right to replace the checkpoint beside *lock*, and remove what a killed save left."""
+    directory = os.path.dirname(lock.path)
     if not os.path.isdir(directory):
         _make_directories(Path(directory))
-    if _lock(held, os.path.join(directory, f".{ENV_FILENAME}.lock")):
-        temporary = re.compile(rf"\.{ENV_FILENAME}\.[0-9a-f]{{16}}\.tmp")
+    if lock.take():
         with contextlib.suppress(OSError):
-            for name in filter(temporary.fullmatch, _names_in(directory)):
-                os.unlink(os.path.join(directory, name))  # of a killed save: nobody else is at work
+            for name in filter(_TEMPORARY.fullmatch, _names_in(directory)):
+                os.unlink(os.path.join(directory, name))  # nobody else is at work
 
 
 def _names_in(directory):
-    """List *directory*, if possible without its time of access changing, which is one more thing to write."""
+    """List *directory*, if possible without changing its time of access, which would be one more block to sync."""
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_NOATIME)
     except (AttributeError, PermissionError):  # not on Linux, not one's own
@@ -846,31 +930,6 @@ def _names_in(directory):
         return os.listdir(descriptor)
     finally:
         os.close(descriptor)
-
-
-_locked: set = set()  # the locks that are held, as process, thread and path
-
-
-def _lock(held, path):
-    """Hold the lock of the file or directory *path* until *held* is left; tell whether there is such a thing here."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return False
-    mine = os.getpid(), get_ident(), os.fspath(path)
-    how = fcntl.LOCK_EX | (fcntl.LOCK_NB if mine in _locked else 0)
-    lock = _open_lock(path)
-    held.callback(os.close, lock)
-    # Closing is not enough if a child was forked meanwhile.  Before locking, lest an interrupt comes between.
-    held.callback(_unless_unsupported, fcntl.flock, lock, fcntl.LOCK_UN)
-    try:
-        supported = _unless_unsupported(fcntl.flock, lock, how)
-    except BlockingIOError as error:  # a signal handler, or a value that is being pickled, saves in the midst of a save
-        why = "This thread is saving here already; save again when that is done"
-        raise OSError(errno.EDEADLK, why, mine[-1]) from error
-    _locked.add(mine)
-    held.callback(_locked.discard, mine)
-    return supported
 
 
 def _open_lock(path):
@@ -893,25 +952,8 @@ def _unless_unsupported(call, *args):
     return True
 
 
-def _reread(file, image, same):
-    """Return the content of *file* as a bytearray: *image*, of which the first *same* bytes are right, made so.
-
-    In place, since two big ones may be too many, and fresh memory takes longer than what it is filled with.
-    """
-    size = os.fstat(file.fileno()).st_size
-    del image[same:]
-    if same:
-        image += bytes(max(size - same, 0))
-    else:
-        image = bytearray(size)
-    file.seek(same)
-    with memoryview(image) as whole, whole[same:] as rest:
-        file.readinto(rest)
-    return image
-
-
 def _content(path):
-    with open(path, "rb") as file:
+    with open(path, "rb", buffering=0) as file:
         return file.read()
 
 
@@ -950,16 +992,16 @@ def _dress(file, like, model):
         else:  # it has another group now: let that and everybody do what both could
             both = mode >> 3 & mode & 0o007
             mode = mode & ~0o077 | both << 3 | both
-    if hasattr(os, "getxattr"):  # where there are access control lists, a mode alone would grant something else
+    if hasattr(os, "listxattr"):  # where there are access control lists, a mode alone would grant something else
         name = "system.posix_acl_access"
-        with contextlib.suppress(OSError):
-            os.removexattr(file, name)
         try:
-            rights = os.getxattr(like, name)
-        except OSError:
-            pass
-        else:
-            os.setxattr(file, name, rights)
+            theirs, ours = name in os.listxattr(like), name in os.listxattr(file)
+        except OSError:  # of a file system that knows none
+            theirs = ours = False
+        if theirs:
+            os.setxattr(file, name, os.getxattr(like, name))
+        elif ours:
+            os.removexattr(file, name)
     os.fchmod(file, mode)
 
 
@@ -1166,7 +1208,7 @@ def _when_and_size(checkpoint):
 def _inert(checkpoint):
     """Return the items of the environment in the file *checkpoint*, built without anything that it names."""
     try:
-        with _collector_paused():
+        with _CollectorPaused():
             # Read whole: a damaged pickle may ask a file for any amount.
             env = _InertReader(io.BytesIO(_content(checkpoint))).load()
         return {**env.state["data"]}
