@@ -48,9 +48,9 @@ import re
 import stat
 import time
 import types
+from _thread import get_ident
 from collections import UserDict
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from _thread import get_ident
 from reprlib import recursive_repr
 
 __all__ = [
@@ -370,7 +370,7 @@ class Environment(UserDict):
                     pickle.dump(self, draft, _PROTOCOL)
                     if draft.commit():
                         self._remember(draft, base)
-            except _Overtaken as overtaken:
+            except _OvertakenError as overtaken:
                 with _Draft(checkpoint, overtaken.image) as draft:
                     pickle.dump(self._merged(overtaken.image, checkpoint), draft, _PROTOCOL)
                     draft.commit()
@@ -379,7 +379,7 @@ class Environment(UserDict):
         self._stored = True
 
     def _meet(self, checkpoint, lock):
-        """Get the right to replace *checkpoint*; raise _Overtaken if others have replaced it."""
+        """Get the right to replace *checkpoint*; raise _OvertakenError if others have replaced it."""
         _take_turn(lock)
         try:
             found = _unless_equal(checkpoint, self._base and self._base.getvalue())
@@ -388,7 +388,7 @@ class Environment(UserDict):
                 _logger().warning("%s is gone: making it again", checkpoint)
         else:
             if found is not None:
-                raise _Overtaken(found)
+                raise _OvertakenError(found)
 
     def _remember(self, draft, base):
         """Take what *draft* wrote for what was last saved, which was *base*."""
@@ -426,7 +426,7 @@ class Environment(UserDict):
                     work = True
                 if work:
                     self._keep_aside(checkpoint, "a new environment takes its place")
-            draft.write(self._base.getvalue())
+            draft.write(self.dumps())
             draft.commit()
         self._stored = True
 
@@ -668,22 +668,22 @@ def _revived(file, directory, env_file, cls):
     return env
 
 
-def _find(reader, module, name):
+def _find_class(self, module, name):
     """Find what a checkpoint calls *name* of *module*, whichever copy of this module, or EnOSlib, saved it."""
-    if not reader.home:  # what a checkpoint names first is its own class
-        reader.home = module if name == "Environment" else __name__
-    if module == reader.home and name in __all__:
-        return reader.cls if name == "Environment" else globals()[name]
-    reader.missing = module, name
-    found = reader.look_up("pathlib" if module == "pathlib._local" else module, name)  # that is 3.13's
-    reader.missing = ()
+    if not self.home:  # what a checkpoint names first is its own class
+        self.home = module if name == "Environment" else __name__
+    if module == self.home and name in __all__:
+        return self.cls if name == "Environment" else globals()[name]
+    self.missing = module, name
+    found = self.look_up("pathlib" if module == "pathlib._local" else module, name)  # that is 3.13's
+    self.missing = ()
     return found
 
 
 class _Reader(pickle.Unpickler):
     cls, home, missing = Environment, "", ()
     look_up = pickle.Unpickler.find_class
-    find_class = _find
+    find_class = _find_class
 
 
 class _SlowReader(pickle._Unpickler):
@@ -691,7 +691,7 @@ class _SlowReader(pickle._Unpickler):
 
     cls, home, missing = Environment, "", ()
     look_up = pickle._Unpickler.find_class
-    find_class = _find
+    find_class = _find_class
 
 
 class _CollectorPaused:
@@ -760,8 +760,7 @@ class _Draft:
     It is no more widely readable than *like*, which is *path* if not given, at any moment.
     """
 
-    name = file = None
-    streamed = False
+    file, name, streamed = None, "", False
 
     def __init__(self, path, known=None, meet=None, like=None):
         self.path, self.known, self.meet, self.like = path, known or b"", meet, like or path
@@ -784,7 +783,7 @@ class _Draft:
             _write(self.file, chunk)
 
     def open(self):
-        """Make the file, with what has been written so far."""
+        """Make the file, with what has been written so far; return its descriptor."""
         if self.meet:
             self.meet()
         self.name = f"{os.path.dirname(self.path)}/.{ENV_FILENAME}.{os.urandom(8).hex()}.tmp"
@@ -800,17 +799,16 @@ class _Draft:
             with memoryview(self.known) as known, known[: self.same] as same:
                 _write(self.file, same)
         _write(self.file, self.rest)
+        return self.file
 
     def commit(self):
         """Put what was written in place of *path*, for good; return whether that was needed."""
-        if self.file is None:
-            if not self.rest and os.path.exists(self.path):
-                return False
-            self.open()
-        os.fsync(self.file)
+        if self.file is None and not self.rest and os.path.exists(self.path):
+            return False
+        os.fsync(self.open() if self.file is None else self.file)
         self.close()
         os.replace(self.name, self.path)
-        self.name = None
+        self.name = ""
         _sync_directory(os.path.dirname(self.path))
         return True
 
@@ -852,7 +850,7 @@ def _write(file, chunk):
         done += os.write(file, view.cast("B")[done:])
 
 
-class _Overtaken(Exception):
+class _OvertakenError(Exception):
     """Others have saved since: ``.image`` is what they saved."""
 
     def __init__(self, image):
