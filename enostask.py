@@ -651,21 +651,29 @@ def _revived(file, directory, env_file, cls):
     try:
         with _CollectorPaused():
             env = reader.load()
+        whole = _moved(env, directory)
     except Exception as error:
         why = f"{_absolute(env_file)} {_why_unloadable(file, '.'.join(reader.missing), error)}"
         raise EnosFilePathError(env_file, why) from error
+    if not whole:
+        why = f"{_absolute(env_file)} is the pickle of something else, not of an Environment; {_ADVICE}"
+        raise EnosFilePathError(env_file, why)
+    return env
+
+
+def _moved(env, directory):
+    """Let *env* be where *directory*, a str, is now; tell whether it is an environment at all."""
     state = vars(env) if isinstance(env, Environment) else {}
     home, data = state.get("env_name"), state.get("data")
     if not isinstance(home, (str, PurePath)) or not isinstance(data, dict):
-        why = f"{_absolute(env_file)} is the pickle of something else, not of an Environment; {_ADVICE}"
-        raise EnosFilePathError(env_file, why)
+        return False
     results = data.get("resultdir")
     if str(home) != directory or isinstance(home, str):
         env.env_name = Path(directory)
         if isinstance(results, (str, PurePath)):
             with contextlib.suppress(ValueError):  # it lies elsewhere, and stays there
                 data["resultdir"] = type(results)(env.env_name / PurePath(results).relative_to(home))
-    return env
+    return True
 
 
 def _find_class(self, module, name):
@@ -1192,7 +1200,10 @@ def _show(environment, shorten):
     width = max(map(len, names), default=0)
     for name, value in zip(names, data.values()):
         home = "" if type(value).__module__ == "builtins" else f"{type(value).__module__}."
-        text = str(value) if isinstance(value, (str, PurePath)) else _text(value, limit)
+        try:
+            text = str(value) if isinstance(value, (str, PurePath)) else _text(value, limit)
+        except Exception as error:  # of a path without its parts, which a damaged pickle can make
+            text = f"<{_told(error)}>"
         line = _printable(f"  {name:{width}}   {home}{type(value).__qualname__}   {text[: limit + 1]}")
         yield line if len(line) <= limit else f"{line[: limit - 3]}..."
 

@@ -888,6 +888,15 @@ class HowATaskEnds(Place):
             change(None, lambda env: shutil.rmtree(env.env_name))
         self.assertFalse(os.path.exists("xp"))
 
+    def test_it_may_delete_a_new_one(self):
+        start = enostask(new=True)(lambda env: shutil.rmtree(env.env_name))
+        made = Environment("made")
+        made.dump()
+        with self.silent():
+            start("begun")
+            change(made, lambda env: shutil.rmtree("made"))
+        self.assertEqual(sorted(os.listdir()), ["current", "xp"])
+
     def test_it_may_delete_its_directory_where_its_pickle_never_comes_out_the_same(self):
         change(None, lambda env: env.update(members=set(map(str, range(100)))))
         code = """
@@ -1022,6 +1031,10 @@ class AnEnvironment(Place):
         self.assertEqual(type(get_or_create_env(False, "xp")), Tagged)
         self.assertEqual(read("xp"), {"n": 2, "other": 1})
 
+    def test_a_subclass_loads_what_the_class_saved_as_its_own(self):
+        Environment("xp").dump()
+        self.assertIs(type(Tagged.load_from_file("xp/env")), Tagged)
+
 
 class Tagged(Environment):
     pass
@@ -1064,7 +1077,7 @@ class ASpecifier(Place):
             os.rmdir(self.root / "work")
             for specifier in (None, "xp", "current"):
                 for new in (True, False):
-                    with self.refused(EnosFilePathError):
+                    with self.refused(EnosFilePathError, specifier or "current|enos_"):
                         get_or_create_env(new, specifier)
             with self.logged():
                 env = get_or_create_env(True, self.root / "xp")
@@ -2004,6 +2017,21 @@ class Saving(Place):
         self.env.dump()
         self.assertEqual((set(read("xp")), module._locked), ({"first", "late"}, set()))
 
+    def test_what_changes_are_measured_against_is_what_was_saved(self):
+        env, big = self.env, os.urandom(2**18)
+        for change_it in (
+            lambda: env.update(first=1), lambda: env.update(first=2), lambda: env.update(big=big, last=1),
+            lambda: env.update(last=2), lambda: env.update(last=os.urandom(2**17)), lambda: env.update(last=3),
+            lambda: env.update(first=3), lambda: env.pop("big"), lambda: env.update(late=Resaver(env)),
+            lambda: env.update(late=0, big=big, first=env.pop("first")), lambda: env.update(late=Resaver(env)),
+            lambda: env.update(late=0), lambda: env.update(last=4, final=env.pop("late")),
+            lambda: env.update(first=env.pop("first"), late=Resaver(env)),
+        ):
+            change_it()
+            with contextlib.suppress(OSError):
+                env.dump()
+            self.assertEqual(env._base.getvalue(), Path("xp/env").read_bytes())
+
     def test_a_value_that_saves_its_own_environment_while_it_is_pickled(self):
         for size in (1, 10**6):
             env = get_or_create_env(False, self.env.env_name)
@@ -2059,7 +2087,10 @@ class Saving(Place):
         self.assertEqual([call[0][1] for call in removed.call_args_list], [name])
         with mock.patch("os.listxattr", side_effect=OSError(errno.EOPNOTSUPP, "none here")):
             change("xp", lambda env: env.update(n=3))
-        self.assertEqual(read("xp"), {"n": 3})
+        with mock.patch("os.listxattr"):
+            del os.listxattr
+            change("xp", lambda env: env.update(n=4))
+        self.assertEqual(read("xp"), {"n": 4})
 
 
 class Late:
@@ -2097,7 +2128,7 @@ class Resaver:
     def __reduce__(self):
         env, self.env = self.env, None
         if env is not None:
-            env["late"] = 0
+            env.update(late=0, first=env["first"] + 1)
             env.dump()
             env["late"] = self
         return int, ()
@@ -2840,6 +2871,14 @@ class Looking(Place):
             self.assertEqual(rows[key], row)
         self.assertRegex(rows["when"], r"^datetime.datetime   (datetime\.)?datetime\(2026, 1, 2, 3, 4\)$")
 
+    def test_a_value_that_cannot_be_shown_costs_only_itself(self):
+        env = get_or_create_env(True, "xp")
+        env.update(broken=Partless(), whole=1)
+        env.dump()
+        lines = self.shown("xp")[-2:]
+        self.assertRegex(lines[0], "^  broken        Path   <TypeError: .*>$")
+        self.assertEqual(lines[1], "  whole         int   1")
+
     def test_lines_fit_a_terminal_and_are_whole_elsewhere(self):
         env = get_or_create_env(True, "xp")
         env.update(long="x" * 500, many=[Machine("m")] * 100)
@@ -2925,6 +2964,13 @@ def collections_value():
     import collections
 
     return collections.deque([1, collections.OrderedDict(a=2)])
+
+
+class Partless:
+    """Pickles as a path whose parts a damage has changed."""
+
+    def __reduce__(self):
+        return PurePosixPath, (), (None, {"_parts": 3, "_raw_paths": 3})
 
 
 class Stack(list):
