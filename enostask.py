@@ -1035,69 +1035,68 @@ def _same(one, other, key):
     """Tell whether *key* has the same value in both dicts or is in neither; in doubt, it has not."""
     if key not in one or key not in other:
         return (key in one) == (key in other)
-    import hashlib
-
     with contextlib.suppress(Exception):  # what cannot be compared has changed
-        plain = [_Sink(hashlib.blake2b()).take(pickle.Pickler, held[key]) for held in (one, other)]
+        plain = [_pickled(pickle.Pickler, held[key]) for held in (one, other)]
         if plain[0].digest() == plain[1].digest():
             return True
         # A pickle depends on the layout in memory, too: on which strings are one object, on the order of sets.
         limit = 16 * max(sink.size for sink in plain) + 2**16
         try:
-            return _canonical(one[key], limit) == _canonical(other[key], limit)
-        except (ValueError, RecursionError):  # it contains itself, or one thing too often
-            return _settled(one[key]) == _settled(other[key])
+            canonical = [_pickled(_CanonicalPickler, held[key], limit) for held in (one, other)]
+        except (ValueError, RecursionError):  # it contains itself, or one thing too often: lay it out as after loading
+            settled = [pickle.loads(pickle.dumps(held[key], _PROTOCOL)) for held in (one, other)]
+            canonical = [_pickled(_SetPickler, value, limit) for value in settled]
+        return canonical[0].digest() == canonical[1].digest()
     return False
 
 
-def _canonical(value, limit):
-    """Return a digest that depends on *value* and not on its layout; ValueError if it takes more than *limit* bytes."""
-    import hashlib
-
-    return _Sink(hashlib.blake2b(), limit).take(_CanonicalPickler, value).digest()
-
-
-def _settled(value):
-    """Return what pickling *value* gives once it is laid out as after loading."""
-    settled = io.BytesIO()
-    _SetPickler(settled, _PROTOCOL).dump(pickle.loads(pickle.dumps(value, _PROTOCOL)))
-    return settled.getvalue()
+def _pickled(pickler, value, limit=float("inf"), outer=None):
+    """Return a sink with what *pickler*, a class, makes of *value*."""
+    sink = _Sink(limit, outer)
+    pickler(sink, _PROTOCOL).dump(value)
+    return sink
 
 
 class _SetPickler(pickle.Pickler):
     """Pickles sets in an order that their elements alone make, and a Path as its text, which 3.13 does not."""
 
-    limit = float("inf")
+    def __init__(self, sink, protocol):
+        super().__init__(sink, protocol)
+        self.outer = sink.outer
 
     def persistent_id(self, value):
         if type(value) in (set, frozenset):
-            return type(value).__name__, sorted(_canonical(element, self.limit) for element in value)
+            elements = [_pickled(_CanonicalPickler, element, outer=self.outer).digest() for element in value]
+            return type(value).__name__, sorted(elements)
         return (type(value).__name__, str(value)) if isinstance(value, PurePath) else None
 
 
 class _CanonicalPickler(_SetPickler):
+    """Pickles what depends on the value alone."""
+
     def __init__(self, sink, protocol):
         super().__init__(sink, protocol)
         self.fast = True  # no memo, so what is shared is written each time
-        self.limit = sink.limit
 
 
 class _Sink:
-    """A file that keeps the size and the digest of what is written; ValueError beyond *limit* bytes."""
+    """A file that keeps a digest of what is written, and the size of that, or *outer* does.
 
-    def __init__(self, digester, limit=float("inf")):
-        self.limit, self.size, self.digester = limit, 0, digester
-        self.digest = digester.digest
+    ValueError beyond *limit* bytes: a small value can share so much that it would be written without end.
+    """
+
+    def __init__(self, limit, outer):
+        import hashlib
+
+        self.limit, self.size, self.outer = limit, 0, outer or self
+        hashed = hashlib.blake2b(digest_size=16)
+        self.update, self.digest = hashed.update, hashed.digest
 
     def write(self, chunk):
-        self.size += memoryview(chunk).nbytes
-        if self.size > self.limit:
+        self.update(chunk)
+        self.outer.size += memoryview(chunk).nbytes
+        if self.outer.size > self.outer.limit:
             raise ValueError("too much is shared")
-        self.digester.update(chunk)
-
-    def take(self, pickler, value):
-        pickler(self, _PROTOCOL).dump(value)
-        return self
 
 
 class _Nowhere:

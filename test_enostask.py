@@ -927,6 +927,14 @@ class HowATaskEnds(Place):
             env.dump()
         self.assertIn("is gone", log.output[0])
         self.assertEqual(read("xp"), {})
+        twin = copy.copy(env)
+        shutil.rmtree("xp")
+        twin["n"] = 1
+        with self.logged():
+            twin.dump()
+        del twin["n"]
+        twin.dump()
+        self.assertEqual(read("xp"), {})
 
     def test_sigterm_saves_if_the_handler_raises(self):
         if not POSIX:
@@ -974,6 +982,11 @@ class AnEnvironment(Place):
         )
         self.assertIsInstance(env["resultdir"], Path)
         self.assertEqual(os.listdir(env.env_name), [])
+
+    def test_two_may_make_its_directory_at_once(self):
+        Environment("a/b")
+        with mock.patch.object(Path, "is_dir", return_value=False):  # the other one was not there yet
+            Environment("a/b")
 
     def test_it_is_a_mutable_mapping_over_its_data(self):
         env = Environment("xp")
@@ -1063,6 +1076,9 @@ class ASpecifier(Place):
         with mock.patch.object(module.time, "time", return_value=1e9):
             names = {get_or_create_env(True, None).env_name.name for _ in range(5)}
             self.assertEqual(len(names), 5)
+            first, *_, last = sorted(names)
+            dates = [time.mktime(time.strptime(name, "enos_%Y-%m-%d_%H-%M-%S")) for name in (first, last)]
+            self.assertEqual(dates, [1e9, 1e9 + 4])
 
     def test_a_date_that_cannot_be_made_a_directory_is_the_stated_error(self):
         with mock.patch("os.mkdir", side_effect=PermissionError(errno.EACCES, "not here")):
@@ -1358,6 +1374,10 @@ class Loading(Place):
                 env.dump()
                 error = self.fails(rf"object of {__name__}\.{type(bad).__name__} .*cannot be unpickled", "mend")
                 self.assertIsNotNone(error.__cause__)
+        change(get_or_create_env(True, "xp"), lambda env: env.update(bad=Demanding(1)))
+        image = Path("xp/env").read_bytes()
+        Path("xp/env").write_bytes(image.replace(b"enostask\x94\x8c\x0bEnv", b"vendored\x94\x8c\x0bEnv"))
+        self.fails(rf"object of {__name__}\.Demanding .*cannot be unpickled", "mend")  # in a file of another copy, too
 
     def test_a_module_that_fails_to_import_is_named(self):
         Path("farm.py").write_text("raise RuntimeError('closed')")
@@ -1474,6 +1494,12 @@ class Portable(Place):
     def test_a_class_called_environment_of_the_users_own_is_left_alone(self):
         change(get_or_create_env(True, "xp"), lambda env: env.update(other=Elsewhere.Environment()))
         self.assertIs(type(read("xp")["other"]), Elsewhere.Environment)
+        for name in ("a_module", "z_module"):
+            other = type("Environment", (), {"__module__": name})
+            with mock.patch.dict(sys.modules, {name: types.SimpleNamespace(Environment=other)}):
+                change("xp", lambda env: env.update(other=other()))
+                self.assertIs(type(read("xp")["other"]), other)
+            get_or_create_env(True, "xp")
 
     def test_what_enoslib_saved_loads(self):
         # The layout that its version 10 writes: protocol 4, a class enoslib.task.Environment, these attributes.
@@ -1661,6 +1687,8 @@ class Saving(Place):
         self.assertEqual(module._unless_equal("xp/env", longer), longer[:-4])
         self.assertEqual(module._unless_equal("xp/env", longer[:-5]), longer[:-4])
         self.assertEqual(module._unless_equal("xp/env", None), longer[:-4])
+        Path("twice").write_bytes(big[: 2**17])  # a whole number of pieces
+        self.assertEqual(module._unless_equal("twice", big[: 2**16]), big[: 2**17])
 
     def test_buffers_are_compared_and_written(self):
         self.env.update(first=1, buffer=Buffer(b"x" * 200_000), last=1)
@@ -1724,7 +1752,7 @@ class Saving(Place):
     def test_where_the_group_cannot_be_kept_nobody_gains(self):
         if not POSIX:
             self.skipTest("no owners")
-        cases = [(0o664, 0o644), (0o640, 0o600), (0o604, 0o600), (0o660, 0o600), (0o666, 0o666)]
+        cases = [(0o664, 0o644), (0o640, 0o600), (0o604, 0o600), (0o660, 0o600), (0o666, 0o666), (0o601, 0o600)]
         for mode, expected in cases:
             os.chmod("xp/env", mode)
             own_stat = os.stat("xp/env")
@@ -1789,6 +1817,7 @@ class Saving(Place):
             except EnosFilePathError as error:
                 print(error)
         """
+        os.unlink("xp/.env.lock")
         os.chmod(self.root, 0o755)
         os.chmod("xp", 0o555)
         self.addCleanup(os.chmod, "xp", 0o755)
@@ -2237,7 +2266,10 @@ class SeveralAtOnce(Place):
             sparse = set(range(3000))
             sparse -= set(range(3000)) - {5, 8}  # comes back in another order
             shared = Machine("shared")
+            ring = [sparse]
+            ring.append(ring)
             return dict(
+                ring=ring,
                 tags=set(map(str, range(40))),
                 sparse=sparse,
                 frozen=[frozenset(sparse)],
@@ -2329,6 +2361,10 @@ class SeveralAtOnce(Place):
         self.assertIn("'doubt'", log.output[0])
         self.assertEqual((type(read("xp")["doubt"]), read("xp")["n"]), (Doubtful, 2))
         self.assertFalse(module._same({"a": Unwilling()}, {"a": Unwilling()}, "a"))
+        often = frozenset()
+        for number in range(100):
+            often = frozenset([often, (often, number)])  # which takes for ever if each of them is looked into
+        self.assertFalse(module._same({"a": [often, 1]}, {"a": [often, 2]}, "a"))
 
     def test_one_that_was_made_here_takes_over_what_is_there(self):
         change("xp", lambda env: env.update(n=1, config={"a": 1}))
@@ -2470,16 +2506,17 @@ class Durability(Place):
         def noted(name, real):
             def call(*args, **options):
                 where = args[-1] if name != "mkdir" else args[0]
-                if name == "fsync":
+                if name in ("fsync", "close"):
                     where = os.readlink(f"/proc/self/fd/{where}")
                 where = re.sub(r"[0-9a-f]{16}", "N", os.path.relpath(where, self.root))
-                done.append(f"{name} {where}")
+                if name != "close" or where.endswith(".tmp"):
+                    done.append(f"{name} {where}")
                 return real(*args, **options)
 
             return call
 
         with patches:
-            for name in ("fsync", "mkdir", "link", "replace"):
+            for name in ("fsync", "close", "mkdir", "link", "replace"):
                 patches.enter_context(mock.patch.object(os, name, noted(name, getattr(os, name))))
             act()
         return done
@@ -2489,7 +2526,7 @@ class Durability(Place):
         if not os.path.exists("/proc/self/fd"):
             self.skipTest("needs /proc")
 
-    saved = ["fsync xp/.env.N.tmp", "replace xp/env", "fsync xp"]
+    saved = ["fsync xp/.env.N.tmp", "close xp/.env.N.tmp", "replace xp/env", "fsync xp"]
 
     def test_a_save_syncs_the_file_renames_it_and_syncs_the_directory(self):
         env = get_or_create_env(True, "xp")
@@ -2516,7 +2553,7 @@ class Durability(Place):
         change("xp", lambda env: env.update(n=2))
         with mock.patch("os.link", side_effect=OSError(errno.EPERM, "no")):
             steps = self.steps(lambda: get_or_create_env(True, "xp", symlink=False))
-        copied = ["fsync xp/.env.N.tmp", "replace xp/env.bak2", "fsync xp"]
+        copied = ["fsync xp/.env.N.tmp", "close xp/.env.N.tmp", "replace xp/env.bak2", "fsync xp"]
         self.assertEqual([step for step in steps if "link" not in step], ["fsync .", *copied, *self.saved])
 
 
@@ -2836,9 +2873,11 @@ class Looking(Place):
         env.update(
             machine=machine, fleet=Fleet(a=[machine]), text="two\nlines\x1b[2J", number=10**5000, loop=loop, one=(1,),
             two=(1, "x"), tags={"x"}, none=frozenset(), cls=Machine, error=ValueError("no"), nothing=None, slots=Slotted(),
-            many=[1, 2.5, b"b", True], when=datetime_value(), queue=collections_value(), stack=Stack([1]),
+            many=[1, 2.5, b"b", True], pile=Stack([2]), when=datetime_value(), queue=collections_value(), stack=Stack([1]),
+            counted=Counter(), big=10**6,
         )
         env["slots"].left, env["slots"].right = 1, 2
+        env["stack"].height, env["counted"].count = 2, 3
         env[("k", 1)] = "key"
         env.dump()
         lines = self.shown("xp")
@@ -2864,7 +2903,10 @@ class Looking(Place):
             "slots": f"{__name__}.Slotted   Slotted(left=1, right=2)",
             "many": "list   [1, 2.5, b'b', True]",
             "queue": "collections.deque   [1, {'a': 2}]",
-            "stack": f"{__name__}.Stack   [1]",
+            "stack": f"{__name__}.Stack   Stack(height=2, [1])",
+            "counted": f"{__name__}.Counter   Counter(3)",
+            "big": "int   1000000",
+            "pile": f"{__name__}.Stack   [2]",
             "('k', 1)": "str   key",
         }
         for key, row in expected.items():
@@ -2885,7 +2927,7 @@ class Looking(Place):
         env.dump()
         for line in self.shown("xp", width=50):
             self.assertLessEqual(len(line), 50)
-        self.assertEqual(self.shown("xp", width=50)[-1][-3:], "...")
+        self.assertEqual(self.shown("xp", width=50)[-2], "  long" + " " * 10 + "str   " + "x" * 25 + "...")
         whole = self.shown("xp")
         self.assertEqual((whole[-2].count("x"), whole[-1].count("Machine(")), (500, 100))
 
@@ -2926,6 +2968,9 @@ class Looking(Place):
         with contextlib.redirect_stdout(io.StringIO()) as out:
             self.assertEqual(module.main(["xp"]), 0)
         self.assertIn("xp: saved", out.getvalue())
+        change("xp", lambda env: env.update(name="\u00e9"))
+        code = "import enostask; enostask.main(['xp'])"
+        self.assertIn(r"\xe9", self.script(code, PYTHONIOENCODING="ascii"))
 
     def test_it_shows_what_cannot_be_loaded_here(self):
         change(get_or_create_env(True, "xp"), lambda env: env.update(machine=Machine("m")))
@@ -2975,6 +3020,14 @@ class Partless:
 
 class Stack(list):
     pass
+
+
+class Counter:
+    def __getstate__(self):
+        return self.count
+
+    def __setstate__(self, count):
+        self.count = count
 
 
 HOSTILE = r'''
