@@ -985,7 +985,14 @@ class AnEnvironment(Place):
 
     def test_two_may_make_its_directory_at_once(self):
         Environment("a/b")
-        with mock.patch.object(Path, "is_dir", return_value=False):  # the other one was not there yet
+        asked, real = set(), Path.is_dir
+
+        def is_dir(path):
+            first = path not in asked
+            asked.add(path)
+            return real(path) and not first  # the other one comes in between
+
+        with mock.patch.object(Path, "is_dir", is_dir):
             Environment("a/b")
 
     def test_it_is_a_mutable_mapping_over_its_data(self):
@@ -1491,6 +1498,11 @@ class Portable(Place):
                 self.script(code, saver, "save", PYTHONPATH=".")
                 self.script(code, loader, "load", PYTHONPATH=".")
 
+    def test_its_own_functions_and_errors_may_be_values(self):
+        values = dict(task=enostask, load=get_or_create_env, cls=Environment, error=EnosSaveError)
+        change(get_or_create_env(True, "xp"), lambda env: env.update(values))
+        self.assertEqual(read("xp"), values)
+
     def test_a_class_called_environment_of_the_users_own_is_left_alone(self):
         change(get_or_create_env(True, "xp"), lambda env: env.update(other=Elsewhere.Environment()))
         self.assertIs(type(read("xp")["other"]), Elsewhere.Environment)
@@ -1627,6 +1639,14 @@ class Saving(Place):
         self.env["n"] = 1
         self.env.dump()
         self.assertEqual(read("xp"), {"n": 1})
+
+    def test_what_was_saved_beside_a_refused_key_can_be_deleted(self):
+        self.env.update(n=1, bad=threading.Lock())
+        with self.refused(EnosSaveError, "'bad'"):
+            self.env.dump()
+        del self.env["n"], self.env["bad"]
+        self.env.dump()
+        self.assertEqual(read("xp"), {})
 
     def test_what_others_did_to_a_refused_key_stays(self):
         change("xp", lambda env: env.update(n=1))
@@ -1768,8 +1788,8 @@ class Saving(Place):
                 self.assertEqual(stat.S_IMODE(os.fstat(file.fileno()).st_mode), mode)
 
     def test_where_files_have_no_owners_they_are_private(self):
-        with mock.patch("os.fchown", create=True):
-            del os.fchown
+        with mock.patch("os.fchown", create=True), mock.patch("os.fchmod", create=True):
+            del os.fchown, os.fchmod
             change("xp", lambda env: env.update(n=1))
         self.assertEqual(read("xp"), {"n": 1})
 
@@ -2754,9 +2774,10 @@ class Config(Place):
             ("directory.json", None),
             ("deep.json", b"[" * 100_000),
             ("other.toml", b"a = 1"),
+            ("other.zaml", b"a: 1"),
         ]
         for name, content in cases:
-            kind = "toml" if name.endswith("toml") else None
+            kind = name[-4:] if name.startswith("other") else None
             with self.subTest(name), self.refused(EnosFilePathError, re.escape(str(self.root / name)), "mend") as expected:
                 self.reload(name, content, kind=kind, kept=1)
             self.assertEqual((self.env["config"], expected.error.filepath), ({"kept": 1}, name))
