@@ -1262,8 +1262,6 @@ class _StandIn:
     def append(self, value):
         vars(self).setdefault("items", []).append(value)
 
-    add = append
-
     def parts(self):
         """Give what it holds, each value with the text to show before it."""
         yield from zip(itertools.repeat(""), self.args)

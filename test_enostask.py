@@ -1721,6 +1721,14 @@ class Saving(Place):
         loaded = read("xp")
         self.assertEqual((loaded["last"], bytes(loaded["buffer"].content)), (2, b"y" * 200_000))
 
+    def test_the_system_may_write_a_part_at_a_time(self):
+        real = os.write
+        with mock.patch("os.write", lambda file, chunk: real(file, memoryview(chunk).cast("B")[:50_000])):
+            for value in ("x" * 40_000, "y" * 60_000, os.urandom(2**18)):
+                self.env["value"] = value
+                self.env.dump()
+                self.assertEqual(read("xp"), {"value": value})
+
     def test_mode_and_umask(self):
         if not POSIX:
             self.skipTest("no modes")
@@ -3010,6 +3018,12 @@ class Looking(Place):
         with contextlib.suppress(EnosSaveError):
             env.dump()
         self.assertLess(sum(map(len, self.shown("xp"))), 5 * 10**6)
+
+    def test_a_class_called_as_a_plain_one_is_not_taken_for_it(self):
+        other = type("date", (), {"__module__": "a_module"})
+        with mock.patch.dict(sys.modules, a_module=types.SimpleNamespace(date=other)):
+            change(get_or_create_env(True, "xp"), lambda env: env.update(day=other()))
+        self.assertRegex(self.shown("xp")[-1], r"^  day           a_module.date   date\(\)$")
 
     def test_hostile_pickles_import_nothing_and_run_nothing(self):
         Path("script.py").write_text(HOSTILE)
