@@ -83,7 +83,8 @@ def enostask(new=False, symlink=True):
     not empty goes first (docopt), and ``env_symlink=False`` leaves ``current`` alone.  Both reach the
     function like any keyword, so it must take them.
 
-    Raise TypeError, at decoration, if the function can take no ``env`` or is an async generator.  A
+    Raise TypeError, at decoration, if the function can take no ``env``, is an async generator, or is a
+    staticmethod or classmethod; at a call, if it returns a coroutine without being declared as one.  A
     call raises what `get_or_create_env` and `Environment.reload_config` raise, then what the function
     raises, then what `Environment.dump` raises; after a failing function that last is only logged.
     """
@@ -106,7 +107,8 @@ def get_or_create_env(new, env_name, symlink=True):
     if isinstance(env_name, Environment):
         return env_name
     if not new:
-        return Environment.load_from_file(os.path.join(SYMLINK_NAME if env_name is None else _path(env_name), ENV_FILENAME))
+        directory = SYMLINK_NAME if env_name is None else _path(env_name)
+        return Environment.load_from_file(os.path.join(directory, ENV_FILENAME))
     if symlink and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
         raise EnosFilePathError(SYMLINK_NAME, f"{_state(SYMLINK_NAME)}; move it away, or say symlink=False")
     env = Environment(_dated_directory() if env_name is None else env_name)
@@ -128,11 +130,8 @@ def _task(function, new, symlink):
     body = inner if inspect.isroutine(inner) or inspect.isclass(inner) else inner.__call__
     if inspect.isasyncgenfunction(body):
         raise TypeError(f"{name} cannot be a task: it is an async generator; make it a coroutine or a generator")
-    form = _plain_task
-    if inspect.iscoroutinefunction(body):
-        form = _coroutine_task
-    elif inspect.isgeneratorfunction(body):
-        form = _generator_task
+    generated = _generator_task if inspect.isgeneratorfunction(body) else _plain_task
+    form = _coroutine_task if inspect.iscoroutinefunction(body) else generated
     task = functools.update_wrapper(form(function, functools.partial(_Run, name, new, symlink, parameter)), inner)
     vars(task)["__wrapped__"] = function
     task.__name__ = name
@@ -192,7 +191,9 @@ class _Parameter:
         self.default = env.default if isinstance(env.default, (str, os.PathLike, Environment)) else None
 
     def given(self, args, kwargs):
-        """Return the specifier that the caller gave."""
+        """Return the specifier that the caller gave; TypeError if the environment could not be handed on."""
+        if not self.by_keyword and self.position is not None and len(args) < self.position:
+            raise TypeError("give the arguments before env, too: it can be handed on by position only")
         if kwargs.get("--env"):
             return kwargs["--env"]
         if self.position is not None and len(args) > self.position:
@@ -264,9 +265,7 @@ class Environment(UserDict):
         self._stored = False
 
     def __getstate__(self):
-        state = vars(self).copy()
-        state.pop("_base", None)
-        state.pop("_stored", None)
+        state = {name: value for name, value in vars(self).items() if name not in ("_base", "_stored")}
         if not isinstance(self.data, dict):  # somebody has set it to another mapping
             state["data"] = dict(self.data)
         return state
@@ -364,9 +363,8 @@ class Environment(UserDict):
         with _CollectorPaused(), _lock_beside(checkpoint) as lock:
             try:
                 base = self._base
-                known = base.getvalue() if base and self._stored else None
-                with _Draft(checkpoint, known, lambda: self._meet(checkpoint, lock)) as draft:
-                    del known  # lest it keeps the base from being changed in place
+                known = base.getvalue if base and self._stored else bytes
+                with _Draft(checkpoint, known(), lambda: self._claim(checkpoint, lock, base)) as draft:
                     pickle.dump(self, draft, _PROTOCOL)
                     if draft.commit():
                         self._remember(draft, base)
@@ -378,11 +376,12 @@ class Environment(UserDict):
                 self._base = io.BytesIO(self.dumps())
         self._stored = True
 
-    def _meet(self, checkpoint, lock):
+    def _claim(self, checkpoint, lock, base):
         """Get the right to replace *checkpoint*; raise _OvertakenError if others have replaced it."""
         _take_turn(lock)
+        alone = base is self._base  # else a signal handler has saved since, and this is to be merged with that
         try:
-            found = _unless_equal(checkpoint, self._base and self._base.getvalue())
+            found = _unless_equal(checkpoint, base.getvalue()) if base and alone else _content(checkpoint)
         except FileNotFoundError:
             if self._stored:
                 _logger().warning("%s is gone: making it again", checkpoint)
@@ -498,34 +497,26 @@ class Environment(UserDict):
 
 
 class EnosError(Exception):
-    """Base of all errors of this module."""
+    """Base of all errors of this module; the last argument is the message."""
+
+    def __str__(self):
+        return str(self.args[-1]).replace("\n", " ") if self.args else ""
 
 
 class EnosFilePathError(EnosError):
     """There is no usable environment or config file at ``.filepath``, the path as it was given."""
 
     def __init__(self, filepath, msg=""):
-        super().__init__(filepath, msg)
+        super().__init__(filepath, msg or f"no usable environment or config file at {filepath!r}; check the path")
         self.filepath = filepath
-
-    def __str__(self):
-        return _one_line(self.args[1] or f"no usable environment or config file at {self.filepath!r}; check the path")
 
 
 class EnosSaveError(EnosError):
     """Values could not be pickled, all else was saved: ``.filepath`` is the checkpoint, ``.keys`` a list."""
 
     def __init__(self, filepath, keys, msg=""):
-        super().__init__(filepath, keys, msg)
-        self.filepath = filepath
-        self.keys = keys
-
-    def __str__(self):
-        return _one_line(self.args[2] or f"{self.filepath}: cannot pickle {self.keys!r}; store what can be pickled")
-
-
-def _one_line(text):
-    return " ".join(text.split("\n"))
+        super().__init__(filepath, keys, msg or f"{filepath}: cannot pickle {keys!r}; store what can be pickled")
+        self.filepath, self.keys = filepath, keys
 
 
 def _logger():
@@ -577,8 +568,8 @@ def _check_current(path, specifier):
         link = Path(os.path.realpath(os.curdir), SYMLINK_NAME)
     except FileNotFoundError:  # somebody has deleted the working directory
         return
-    named = Path(os.path.realpath(Path(path).parent), Path(path).name)
-    if link in (named, *named.parents) and not (os.path.islink(link) and os.path.isdir(link)):
+    named = (Path(os.path.realpath(step.parent), step.name) for step in (Path(path), *Path(path).parents))
+    if link in named and not (os.path.islink(link) and os.path.isdir(link)):
         raise EnosFilePathError(specifier, f"{_state(link)}; give the new environment a name of its own")
 
 
@@ -764,14 +755,14 @@ _TEMPORARY = re.compile(rf"\.{ENV_FILENAME}\.[0-9a-f]{{16}}\.tmp")
 class _Draft:
     """What is to replace the file *path*: pickle writes here what that is to hold.
 
-    A file is made once a bit was written that *known*, bytes, does not go on with; *meet* is called before.
-    It is no more widely readable than *like*, which is *path* if not given, at any moment.
+    No file is made while that is what *known*, bytes, holds, nor before `commit` for a little more; just before one
+    is made, *claim* is called.  It is never more widely readable than *like*, which is *path* if not given.
     """
 
     file, name, streamed = None, "", False
 
-    def __init__(self, path, known=None, meet=None, like=None):
-        self.path, self.known, self.meet, self.like = path, known or b"", meet, like or path
+    def __init__(self, path, known=b"", claim=None, like=None):
+        self.path, self.known, self.claim, self.like = path, known, claim, like or path
         self.same, self.rest = 0, bytearray()  # how much of known was written, and what after that, while it is little
 
     def __enter__(self):
@@ -792,8 +783,8 @@ class _Draft:
 
     def open(self):
         """Make the file, with what has been written so far; return its descriptor."""
-        if self.meet:
-            self.meet()
+        if self.claim:
+            self.claim()
         self.name = f"{os.path.dirname(self.path)}/.{ENV_FILENAME}.{os.urandom(8).hex()}.tmp"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         try:
@@ -835,7 +826,7 @@ class _Draft:
                     image.write(piece)
         else:
             image.write(self.rest)
-        return io.BytesIO(image.getvalue())  # which shares the memory
+        return io.BytesIO(image.getvalue())  # it shares the memory; that it is another tells that there was a save
 
     def close(self):
         file, self.file = self.file, None
@@ -966,21 +957,15 @@ def _content(path):
 def _unless_equal(path, image):
     """Return the content of the file *path*, or None if that is *image*."""
     with open(path, "rb", buffering=0) as file:
-        position = 0
-        while image is not None:  # compared piece by piece, as there may be no memory for two
-            piece = file.read(2**16)
-            if not image.startswith(piece, position):
-                break
-            position += len(piece)
-            if piece:
-                continue
-            if position < len(image):
-                break
-            if position > 2**20 and hasattr(os, "posix_fadvise"):  # the memory that caches it can serve its successor
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            return None
-        file.seek(0)
-        return file.read()
+        # Compared piece by piece, as there may be no memory for two.
+        starts = range(0, len(image) + 1, 2**16)
+        same = all(image.startswith(file.read(2**16), start) for start in starts)
+        if not same or file.tell() < len(image):
+            file.seek(0)
+            return file.read()
+        if len(image) > 2**20 and hasattr(os, "posix_fadvise"):  # the memory that caches it can serve its successor
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return None
 
 
 def _dress(file, like, model):
@@ -1099,19 +1084,15 @@ class _Sink:
             raise ValueError("too much is shared")
 
 
-class _Nowhere:
-    def write(self, chunk):
-        """Drop it."""
-
-
 def _unpicklable(data):
     """Return the keys of *data* that cannot be pickled, each with the exception that says why."""
     refused = {}
-    for key, value in dict(data).items():
-        try:
-            pickle.dump((key, value), _Nowhere(), _PROTOCOL)
-        except Exception as error:
-            refused[key] = error
+    with open(os.devnull, "wb") as nowhere:
+        for key, value in dict(data).items():
+            try:
+                pickle.dump((key, value), nowhere, _PROTOCOL)
+            except Exception as error:
+                refused[key] = error
     return refused
 
 
@@ -1143,6 +1124,7 @@ def _parsed(content, kind):
 def main(arguments=None):
     """Show the environments in the working directory, or what is in one; return the exit status."""
     import argparse
+    import shutil
     import sys
 
     about = "Show the environments in the working directory, or what one holds. Nothing in it is run."
@@ -1152,7 +1134,8 @@ def main(arguments=None):
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        for line in _list() if environment is None else _show(environment, sys.stdout.isatty()):
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        for line in _list() if environment is None else _show(environment, width):
             print(line)
         sys.stdout.flush()
     except EnosError as error:
@@ -1185,25 +1168,23 @@ def _list():
         yield _printable(f"no environments in {os.getcwd()}")
 
 
-def _show(environment, shorten):
-    """Give the lines that show what *environment*, a directory or a checkpoint file, holds."""
-    from shutil import get_terminal_size
-
+def _show(environment, width):
+    """Give the lines that show what *environment*, a directory or a checkpoint file, holds, cut to *width*, if given."""
     checkpoint = os.path.join(environment, ENV_FILENAME) if os.path.isdir(environment) else environment
     data = _inert(checkpoint)
     directory, file = os.path.split(os.path.realpath(checkpoint))
     title = os.path.basename(directory) + ("" if file == ENV_FILENAME else f"/{file}")
     yield _printable("{}: saved {}, {}".format(title, *_when_and_size(checkpoint)))
-    limit = get_terminal_size().columns if shorten else 10**6 + 100 * os.path.getsize(checkpoint)
+    limit = width or 10**6 + 100 * os.path.getsize(checkpoint)
     names = [str(key) if isinstance(key, str) else _text(key, limit) for key in data]
-    width = max(map(len, names), default=0)
+    longest = max(map(len, names), default=0)
     for name, value in zip(names, data.values()):
         home = "" if type(value).__module__ == "builtins" else f"{type(value).__module__}."
         try:
             text = str(value) if isinstance(value, (str, PurePath)) else _text(value, limit)
         except Exception as error:  # of a path without its parts, which a damaged pickle can make
             text = f"<{_told(error)}>"
-        line = _printable(f"  {name:{width}}   {home}{type(value).__qualname__}   {text[: limit + 1]}")
+        line = _printable(f"  {name:{longest}}   {home}{type(value).__qualname__}   {text[: limit + 1]}")
         yield line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 
@@ -1236,7 +1217,8 @@ class _InertReader(pickle.Unpickler):
             flavour = PureWindowsPath if "Windows" in name else PurePosixPath
             return type("Path", (flavour,), {"__module__": "builtins"})
         plain = module == "datetime" and name in ("date", "datetime", "time", "timedelta")
-        return type(name, (getattr(datetime, name) if plain else _StandIn,), {"__module__": module})
+        # Of what a stand-in is made, it may be the zone of a datetime.
+        return type(name, (getattr(datetime, name),) if plain else (_StandIn, datetime.tzinfo), {"__module__": module})
 
 
 class _StandIn:
@@ -1245,13 +1227,20 @@ class _StandIn:
     args, state, items, pairs = (), None, (), ()
 
     def __new__(cls, *args, **kwargs):
-        self = super().__new__(cls)
+        self = object.__new__(cls)
         if args or kwargs:
             vars(self)["args"] = (*args, kwargs) if kwargs else args
         return self
 
     def __call__(self, *args, **kwargs):
         return type(self)(*args, **kwargs)
+
+    @recursive_repr()
+    def __repr__(self):
+        return _text(self, 10**3)
+
+    def utcoffset(self, _):
+        """Let a datetime with this zone have a hash."""
 
     def __setstate__(self, state):
         self.state = state
