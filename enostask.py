@@ -108,7 +108,7 @@ def get_or_create_env(new, env_name, symlink=True):
         return env_name
     if not new:
         directory = SYMLINK_NAME if env_name is None else _path(env_name)
-        return Environment.load_from_file(os.path.join(directory, ENV_FILENAME))
+        return Environment.load_from_file(Path(directory, ENV_FILENAME))
     if symlink and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
         raise EnosFilePathError(SYMLINK_NAME, f"{_state(SYMLINK_NAME)}; move it away, or say symlink=False")
     env = Environment(_dated_directory() if env_name is None else env_name)
@@ -185,6 +185,7 @@ class _Parameter:
         kinds = {own["env"].kind} if "env" in own else {parameter.kind for parameter in own.values()}
         named = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY} if "env" in own else set()
         self.by_keyword = bool(kinds & {*named, Parameter.VAR_KEYWORD})
+        self.has_name = env.kind != Parameter.POSITIONAL_ONLY
         if self.position is None and not self.by_keyword:
             raise TypeError(f"{name} cannot be a task: it takes no argument env; write def {name}(env, ...)")
         # A default counts if it is a specifier: that of a partial is what somebody gave.
@@ -196,15 +197,18 @@ class _Parameter:
             raise TypeError("give the arguments before env, too: it can be handed on by position only")
         if kwargs.get("--env"):
             return kwargs["--env"]
-        if self.position is not None and len(args) > self.position:
+        if self.position is not None and len(args) > self.position and not (self.has_name and "env" in kwargs):
             return args[self.position]
         return kwargs.get("env", self.default)
 
     def filled(self, args, kwargs, env):
         """Return *args* and *kwargs* with *env* in its place."""
-        if self.position is not None and (len(args) > self.position or not self.by_keyword):
-            return (*args[: self.position], env, *args[self.position + 1 :]), kwargs
-        return args, {**kwargs, "env": env}
+        if self.position is None or (len(args) <= self.position and self.by_keyword):
+            return args, {**kwargs, "env": env}
+        before, after = args[: self.position], args[self.position :]
+        if self.has_name and "env" in kwargs:  # named, and others in order
+            return (*before, env, *after), {name: value for name, value in kwargs.items() if name != "env"}
+        return (*before, env, *after[1:]), kwargs
 
 
 class _Run:
@@ -273,7 +277,6 @@ class Environment(UserDict):
     def __copy__(self):
         return self._twin(dict(self.data))
 
-    @recursive_repr()
     def __repr__(self):
         return f"<{type(self).__name__} {str(self.env_name)!r} {self.data!r}>"
 
@@ -378,7 +381,7 @@ class Environment(UserDict):
 
     def _claim(self, checkpoint, lock, base):
         """Get the right to replace *checkpoint*; raise _OvertakenError if others have replaced it."""
-        _take_turn(lock)
+        _take_turn(lock, self.env_name)
         alone = base is self._base  # else a signal handler has saved since, and this is to be merged with that
         try:
             found = _unless_equal(checkpoint, base.getvalue()) if base and alone else _content(checkpoint)
@@ -417,7 +420,7 @@ class Environment(UserDict):
         """Put this fresh environment in place of the checkpoint that may be there."""
         checkpoint = self._checkpoint()
         with _lock_beside(checkpoint) as lock, _Draft(checkpoint) as draft:
-            _take_turn(lock)
+            _take_turn(lock, self.env_name)
             with contextlib.suppress(FileNotFoundError):
                 try:
                     work = self._differs_from(self._items(io.BytesIO(_content(checkpoint))))
@@ -500,7 +503,7 @@ class EnosError(Exception):
     """Base of all errors of this module; the last argument is the message."""
 
     def __str__(self):
-        return str(self.args[-1]).replace("\n", " ") if self.args else ""
+        return " ".join(str(self.args[-1]).splitlines()) if self.args else ""
 
 
 class EnosFilePathError(EnosError):
@@ -628,7 +631,8 @@ def _absolute(path):
 def _state(link):
     """Say what is wrong with *link*, which is no link to a directory that exists."""
     if os.path.islink(link):
-        return f"{_absolute(link)} points to {os.readlink(link)}, which is gone"
+        wrong = "is no directory" if os.path.exists(link) else "is gone"
+        return f"{_absolute(link)} points to {os.readlink(link)}, which {wrong}"
     return f"{_absolute(link)} is {'not a link to an environment' if os.path.exists(link) else 'absent'}"
 
 
@@ -906,15 +910,16 @@ def _lock_beside(checkpoint):
     return _Lock(f"{os.path.dirname(checkpoint)}/.{ENV_FILENAME}.lock")
 
 
-def _take_turn(lock):
+def _take_turn(lock, env_name):
     """Have the one right to replace the checkpoint beside *lock*, and remove what a killed save left."""
     directory = os.path.dirname(lock.path)
     if not os.path.isdir(directory):
         _make_directories(Path(directory))
-    if lock.take():
-        with contextlib.suppress(OSError):
-            for name in filter(_TEMPORARY.fullmatch, _names_in(directory)):
-                os.unlink(os.path.join(directory, name))  # nobody else is at work
+    if lock.take():  # so nobody else is at work, also where backups are, if the checkpoint is a link
+        for place in {directory, str(env_name)}:
+            with contextlib.suppress(OSError):
+                for name in filter(_TEMPORARY.fullmatch, _names_in(place)):
+                    os.unlink(os.path.join(place, name))
 
 
 def _names_in(directory):

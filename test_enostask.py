@@ -379,7 +379,7 @@ class Place(unittest.TestCase):
 
             def __exit__(self, found, error, _):
                 outer.assertIs(found, kind, error)
-                outer.assertNotIn("\n", str(error))
+                outer.assertEqual(len(str(error).splitlines()), 1)
                 for pattern in patterns:
                     outer.assertRegex(str(error), pattern)
                 self.error = error
@@ -430,7 +430,7 @@ class AnyValue(Place):
     links = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=6)
 
     @given(st.lists(plain_values, min_size=1, max_size=5), links)
-    def test_values_shared_and_recursive_come_back_as_they_were(self, values, links):
+    def test_identity_between_values_is_kept(self, values, links):
         knots = tangled(values, links)
         env = get_or_create_env(True, "xp", symlink=False)
         env.update(enumerate(knots))
@@ -439,7 +439,7 @@ class AnyValue(Place):
         self.assertEqual(shape([loaded[number] for number in range(len(knots))]), shape(knots))
 
     @given(st.lists(plain_values, min_size=1, max_size=5), links, st.integers(0, 9))
-    def test_a_merge_keeps_them_too(self, values, links, theirs):
+    def test_identity_is_kept_by_a_merge(self, values, links, theirs):
         knots = tangled(values, links)
         shutil.rmtree("xp", ignore_errors=True)
         env = get_or_create_env(True, "xp", symlink=False)
@@ -570,6 +570,14 @@ class TheWayOfATask(Place):
             self.assertEqual(result, (1, "xp", (), None))
         self.assertEqual(second(1, "xp", 2, last=3), (1, "xp", (2,), 3))
 
+        @enostask()
+        def first(env, number, *rest):
+            return env.env_name.name, number, rest
+
+        for result in (first("xp", 3, 4), first(3, 4, env="xp"), first(number=3, env="xp") + (4,)):
+            self.assertEqual(result[:2], ("xp", 3))
+        self.assertEqual(first(3, 4, env="xp"), ("xp", 3, (4,)))
+
     def test_the_environment_is_given_where_no_keyword_goes(self):
         get_or_create_env(True, "xp")
 
@@ -602,7 +610,7 @@ class TheWayOfATask(Place):
         def task(a=1, env=None):
             return a, env.env_name.name
 
-        self.assertEqual(task(2, "xp"), (2, "xp"))
+        self.assertEqual([task(2, "xp"), task(2, env="xp")], [(2, "xp")] * 2)
         with self.assertRaisesRegex(TypeError, "arguments before env"):
             task()
         self.assertEqual(set(os.listdir()), {"xp", "current"})
@@ -810,7 +818,7 @@ class TheWayOfATask(Place):
             outer()
         self.assertEqual(set(read("xp")), {"before", "shared", "alone", "after"})
 
-    def test_a_dump_before_a_nested_task_makes_no_difference(self):
+    def test_changes_are_measured_against_what_was_last_saved(self):
         get_or_create_env(True, "xp")
 
         @enostask()
@@ -843,6 +851,64 @@ class TheWayOfATask(Place):
             change(None, lambda env: env.update(bad=lambda: None))
         self.assertRegex(log.output[-1], "failed")
         self.assertEqual(log.records[-1].name, module.__name__)
+
+    def test_a_nested_task_without_an_environment_loads_its_own(self):
+        get_or_create_env(True, "xp")
+
+        @enostask()
+        def inner(env):
+            env["inner"] = 1
+            return env
+
+        @enostask()
+        def outer(env):
+            env["outer"] = 1
+            return own(inner()), own(env)
+
+        self.assertEqual(outer(), ({"inner": 1}, {"outer": 1}))
+        self.assertEqual(read("xp"), {"outer": 1, "inner": 1})
+
+    def test_a_callable_with_a_generator_inside_is_one(self):
+        get_or_create_env(True, "xp")
+
+        class Steps:
+            def __call__(self, env):
+                yield 1
+                env["n"] = 1
+
+        class Later:
+            async def __call__(self, env):
+                yield
+
+        self.assertEqual(list(enostask(Steps())()), [1])
+        self.assertEqual(read("xp"), {"n": 1})
+        with self.refused(TypeError, "Later", "async generator"):
+            enostask(Later())
+
+    def test_nothing_is_printed(self):
+        code = """
+            import logging
+            from enostask import enostask
+            logging.getLogger("enostask").addHandler(logging.NullHandler())
+            @enostask(new=True)
+            def up(env, n):
+                env["n"] = n
+            @enostask()
+            def fails(env):
+                env["bad"] = lambda: None
+                raise KeyError
+            for n in range(2):
+                up("xp", n)
+            try:
+                fails()
+            except KeyError:
+                pass
+        """
+        Path("script.py").write_text(re.sub("(?m)^ {12}", "", code))
+        run = [sys.executable, "script.py"]
+        done = subprocess.run(run, env={**os.environ, "PYTHONPATH": str(MODULE.parent)}, stdout=-1, stderr=-1, text=True)
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        self.assertEqual((read("xp"), read("xp", "env.bak1")), ({"n": 1}, {"n": 0}))
 
 
 class HowATaskEnds(Place):
@@ -967,7 +1033,7 @@ class HowATaskEnds(Place):
         self.script(code, status=143)
         self.assertEqual(read("xp"), {"n": 1})
 
-    def test_a_task_that_becomes_another_program_leaves_what_it_dumped(self):
+    def test_a_task_that_ends_without_a_save_leaves_what_it_dumped(self):
         if not POSIX:
             self.skipTest("no exec")
         code = """
@@ -983,6 +1049,20 @@ class HowATaskEnds(Place):
         """
         self.assertEqual(self.script(code), "other\n")
         self.assertEqual(read("xp"), {"n": 1})
+
+    def test_it_may_delete_only_its_checkpoint(self):
+        get_or_create_env(True, "xp")
+        with self.silent():
+            change("xp", lambda env: os.unlink("xp/env"))
+        self.assertFalse(os.path.exists("xp/env"))
+
+    def test_a_dump_makes_a_deleted_directory_again(self):
+        env = get_or_create_env(True, "deep/xp")
+        shutil.rmtree("deep")
+        with self.logged() as log:
+            env.dump()
+        self.assertIn("is gone", log.output[0])
+        self.assertEqual(read("deep/xp"), {})
 
 
 # ---- Environments, specifiers, `current`
@@ -1094,14 +1174,6 @@ class ASpecifier(Place):
         self.assertRegex(env.env_name.name, r"^enos_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d$")
         self.assertEqual(get_or_create_env(False, None).env_name, env.env_name)
 
-    def test_a_taken_date_gives_the_next_free_one(self):
-        with mock.patch.object(module.time, "time", return_value=1e9):
-            names = {get_or_create_env(True, None).env_name.name for _ in range(5)}
-            self.assertEqual(len(names), 5)
-            first, *_, last = sorted(names)
-            dates = [time.mktime(time.strptime(name, "enos_%Y-%m-%d_%H-%M-%S")) for name in (first, last)]
-            self.assertEqual(dates, [1e9, 1e9 + 4])
-
     def test_a_date_that_cannot_be_made_a_directory_is_the_stated_error(self):
         with mock.patch("os.mkdir", side_effect=PermissionError(errno.EACCES, "not here")):
             with self.refused(EnosFilePathError, "enos_.*not here", "another path"):
@@ -1172,7 +1244,7 @@ class ASpecifier(Place):
         self.assertEqual(Path("xp/results.csv").read_text(), "1,2")
         self.assertEqual(set(os.listdir("xp")), {"env", ".env.lock", "results.csv"})
 
-    def test_new_by_way_of_current_never_makes_it_real(self):
+    def test_new_by_a_current_that_is_absent_dangling_or_real_is_refused(self):
         for specifier in ("current", "./current", Path("current"), self.root / "current", "current/sub"):
             for symlink in (True, False):
                 with self.refused(EnosFilePathError, "current is absent"):
@@ -1187,6 +1259,23 @@ class ASpecifier(Place):
             with self.refused(EnosFilePathError, "current is not a link"):
                 get_or_create_env(True, "current/sub", symlink)
         self.assertEqual(os.listdir("current"), [])
+
+    def test_any_os_pathlike_is_one(self):
+        self.assertEqual(get_or_create_env(True, Named("xp")).env_name, self.root / "xp")
+        (entry,) = [entry for entry in os.scandir() if entry.name == "xp"]
+        for specifier in (Named("xp"), entry):
+            self.assertEqual(get_or_create_env(False, specifier)["resultdir"], self.root / "xp")
+            change(specifier, lambda env: None)
+        enostask()(lambda env=Named("xp"): env.update(n=1))()
+        self.assertEqual(read("xp"), {"n": 1})
+        self.assertEqual(own(Environment.load_from_file(Named("xp/env"))), {"n": 1})
+
+    def test_a_fresh_directory_is_named_after_now_and_a_taken_name_gives_the_next_free_one(self):
+        names = [time.strftime("enos_%Y-%m-%d_%H-%M-%S", time.localtime(1.7e9 + second)) for second in range(4)]
+        Path(names[1]).write_text("a user's")
+        with mock.patch.object(module.time, "time", return_value=1.7e9):
+            made = [get_or_create_env(True, None).env_name.name for _ in range(3)]
+        self.assertEqual(made, [names[0], names[2], names[3]])
 
 
 class Current(Place):
@@ -1285,6 +1374,17 @@ class Current(Place):
         os.symlink("enos_gone", "current")
         with self.refused(EnosFilePathError, "current points to enos_gone, which is gone", "new=True"):
             get_or_create_env(False, None)
+
+    def test_a_call_cannot_turn_the_link_on(self):
+        enostask(new=True, symlink=False)(lambda env, **options: None)("xp", env_symlink=True)
+        self.assertFalse(os.path.lexists("current"))
+
+    def test_a_current_that_points_to_a_file_is_not_called_gone(self):
+        Path("file").write_text("x")
+        os.symlink("file", "current")
+        with self.refused(EnosFilePathError, "current") as expected:
+            get_or_create_env(True, "current")
+        self.assertNotIn("gone", str(expected.error))
 
 
 # ---- Loading
@@ -1427,6 +1527,39 @@ class Loading(Place):
         kept = [get_or_create_env(False, "xp") for _ in range(1500)]
         after = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
         self.assertEqual((len(kept), after), (1500, before))
+
+    def test_a_message_says_where_and_what_to_do(self):
+        os.makedirs("folder/env")
+        for name, content in dict(hollow=b"", cut=b"\x80", alien=pickle.dumps(1), classless=b"cnowhere\nPig\n.", scripted=b"c__main__\nPig\n.").items():
+            os.mkdir(name)
+            Path(name, "env").write_bytes(content)
+        env = get_or_create_env(True, "unstable", symlink=False)
+        env["bad"] = Unstable()
+        env.dump()
+        for name in ("absentee", "folder", "hollow", "cut", "alien", "classless", "scripted", "unstable"):
+            with self.subTest(name), self.refused(EnosFilePathError, name, "; (run|restore)|: (move|install|mend)"):
+                get_or_create_env(False, name)
+        with self.refused(EnosFilePathError, "folder.env is a directory", "choose another path"):
+            get_or_create_env(True, "folder")
+
+    def test_the_error_has_the_path_as_given(self):
+        with self.refused(EnosFilePathError) as expected:
+            get_or_create_env(False, "gone")
+        self.assertEqual(Path(expected.error.filepath), Path("gone/env"))
+        for given in ("gone/../gone/env", Path("gone/env"), Named("gone/env")):
+            with self.refused(EnosFilePathError) as expected:
+                Environment.load_from_file(given)
+            self.assertIs(expected.error.filepath, given)
+
+    def test_mending_the_class_brings_the_value_back(self):
+        env = get_or_create_env(True, "xp")
+        env.update(bad=Unstable(), n=1)
+        env.dump()
+        for _ in range(2):
+            with self.refused(EnosFilePathError, "Unstable"):
+                change("xp", lambda env: None)
+        with mock.patch.object(Unstable, "__setstate__", lambda self, state: vars(self).update(state)):
+            self.assertEqual((read("xp")["bad"].a, backups("xp")), (1, []))
 
 
 class Pretender:
@@ -1586,6 +1719,16 @@ class Portable(Place):
 OTHER_PYTHONS = os.environ.get("ENOSTASK_PYTHONS", "").split(os.pathsep)
 
 
+class Named:
+    """A path of a class of its own."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __fspath__(self):
+        return self.name
+
+
 class Elsewhere:
     class Environment:
         pass
@@ -1679,7 +1822,7 @@ class Saving(Place):
             self.env.dump()
         self.assertEqual(read("xp"), {})
 
-    def test_the_bytes_are_those_of_the_checkpoint(self):
+    def test_the_checkpoint_is_one_pickle_by_protocol_5_and_dumps_gives_its_bytes(self):
         self.env["n"] = 1
         self.env.dump()
         self.assertEqual(Path("xp/env").read_bytes(), self.env.dumps())
@@ -1696,11 +1839,6 @@ class Saving(Place):
         after = os.stat("xp/env")
         self.assertEqual((before.st_ino, before.st_mtime_ns), (after.st_ino, after.st_mtime_ns))
         self.assertEqual(os.listdir("xp"), ["env"])
-
-    def test_a_fresh_environment_is_not_written_twice(self):
-        before = os.stat("xp/env")
-        change("xp", lambda env: None)
-        self.assertEqual(os.stat("xp/env").st_ino, before.st_ino)
 
     def test_a_big_value_that_stays_is_not_pickled_twice_on_the_way(self):
         self.env["big"] = Counted()
@@ -1744,7 +1882,7 @@ class Saving(Place):
                 self.env.dump()
                 self.assertEqual(read("xp"), {"value": value})
 
-    def test_mode_and_umask(self):
+    def test_it_keeps_its_mode_and_a_new_one_follows_the_umask(self):
         if not POSIX:
             self.skipTest("no modes")
         os.chmod("xp/env", 0o640)
@@ -1795,7 +1933,7 @@ class Saving(Place):
     def test_where_the_group_cannot_be_kept_nobody_gains(self):
         if not POSIX:
             self.skipTest("no owners")
-        cases = [(0o664, 0o644), (0o640, 0o600), (0o604, 0o600), (0o660, 0o600), (0o666, 0o666), (0o601, 0o600)]
+        cases = [(0o664, 0o644), (0o640, 0o600), (0o604, 0o600), (0o660, 0o600), (0o666, 0o666), (0o601, 0o600), (0o755, 0o755)]
         for mode, expected in cases:
             os.chmod("xp/env", mode)
             own_stat = os.stat("xp/env")
@@ -1815,6 +1953,8 @@ class Saving(Place):
             del os.fchown, os.fchmod
             change("xp", lambda env: env.update(n=1))
         self.assertEqual(read("xp"), {"n": 1})
+        if POSIX:
+            self.assertEqual(stat.S_IMODE(os.stat("xp/env").st_mode), 0o600)
 
     def test_a_checkpoint_that_is_a_link_is_written_through(self):
         os.mkdir("store")
@@ -1958,11 +2098,13 @@ class Saving(Place):
             for number in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                 refusals.append(mock.patch.object(fcntl, "flock", side_effect=OSError(number, "no locks")))
         for count, refusal in enumerate(refusals):
+            Path("xp/.env.0123456789abcdef.tmp").write_text("of somebody who is at work")
             with refusal, self.silent():
                 change("xp", lambda env: env.update(n=count))
                 get_or_create_env(True, f"other{count}")
                 self.assertEqual(os.readlink("current"), f"other{count}")
             self.assertEqual(read("xp"), {"n": count})
+            os.unlink("xp/.env.0123456789abcdef.tmp")
 
     def test_a_lock_that_fails_otherwise_is_an_error(self):
         if not fcntl:
@@ -2165,6 +2307,43 @@ class Saving(Place):
             change("xp", lambda env: env.update(n=4))
         self.assertEqual(read("xp"), {"n": 4})
 
+    def test_a_save_error_says_where_and_what_to_do(self):
+        env = get_or_create_env(True, "xp")
+        env["bad"] = lambda: None
+        with self.refused(EnosSaveError, re.escape(str(self.root / "xp" / "env")), "'bad'", "store something picklable"):
+            env.dump()
+
+    def test_each_save_has_a_temporary_file_of_its_own_beside_it(self):
+        env, names, real = get_or_create_env(True, "xp"), [], os.replace
+        with mock.patch("os.replace", lambda source, target: names.append(source) or real(source, target)):
+            for env["n"] in range(3):
+                env.dump()
+        self.assertEqual((len(set(names)), {os.path.dirname(name) for name in names}), (3, {str(self.root / "xp")}))
+
+    def test_a_fresh_environment_is_not_written_twice(self):
+        @enostask(new=True)
+        def up(env):
+            return os.stat(env.env_name / "env").st_ino
+
+        before = up("xp")
+        self.assertEqual(os.stat("xp/env").st_ino, before)
+
+    def test_a_killed_copy_of_a_backup_beside_a_link_is_removed_by_the_next_save(self):
+        get_or_create_env(True, "xp")
+        os.mkdir("store")
+        os.rename("xp/env", "store/one")
+        os.symlink("../store/one", "xp/env")
+        change("xp", lambda env: env.update(n=1))
+        child = os.fork()
+        if not child:
+            with mock.patch("os.link", side_effect=OSError(errno.EXDEV, "elsewhere")):
+                with mock.patch("os.replace", side_effect=lambda *_: os._exit(7)):
+                    get_or_create_env(True, "xp")
+        os.waitpid(child, 0)
+        change("xp", lambda env: env.update(n=2))
+        get_or_create_env(True, "xp")
+        self.assertEqual([name for name in os.listdir("xp") if name.endswith(".tmp")], [])
+
 
 class Late:
     def __init__(self, env):
@@ -2266,23 +2445,6 @@ class SeveralAtOnce(Place):
         self.assertEqual(len(read("xp")), 80)
         self.assertTrue(gc.isenabled())
 
-    def test_an_environment_sent_to_a_worker_process_drops_nothing(self):
-        env = get_or_create_env(False, "xp")
-        env["n"] = 1
-        env.dump()
-        Path("sent").write_bytes(pickle.dumps(env))
-        change("xp", lambda other: other.update(meanwhile=1))
-        code = """
-            import pickle
-            env = pickle.load(open("sent", "rb"))
-            env["worker"] = 1
-            env.dump()
-        """
-        self.script(code)
-        env["n"] = 2
-        env.dump()
-        self.assertEqual(read("xp"), {"n": 2, "meanwhile": 1, "worker": 1})
-
     def test_deletions_merge(self):
         change("xp", lambda env: env.update(a=1, b=1, c=1))
         env = get_or_create_env(False, "xp")
@@ -2293,6 +2455,17 @@ class SeveralAtOnce(Place):
         self.assertEqual(own(env), {"a": 1, "c": 1})
         env.dump()
         self.assertEqual(read("xp"), {"c": 1})
+
+    def test_changes_are_measured_against_what_a_merge_saved(self):
+        env = get_or_create_env(False, "xp")
+        change("xp", lambda other: other.update(theirs=1))
+        env["mine"] = 1
+        env.dump()
+        change("xp", lambda other: other.update(mine=2))
+        env["third"] = 3
+        with self.silent():
+            env.dump()
+        self.assertEqual(read("xp"), {"theirs": 1, "mine": 2, "third": 3})
 
     def test_the_later_save_wins_and_the_log_names_the_key(self):
         change("xp", lambda env: env.update(a=1, b=1, c=1, d=1))
@@ -2410,7 +2583,7 @@ class SeveralAtOnce(Place):
             often = frozenset([often, (often, number)])  # which takes for ever if each of them is looked into
         self.assertFalse(module._same({"a": [often, 1]}, {"a": [often, 2]}, "a"))
 
-    def test_one_that_was_made_here_takes_over_what_is_there(self):
+    def test_changes_are_measured_against_what_it_held_when_made(self):
         change("xp", lambda env: env.update(n=1, config={"a": 1}))
         env = Environment("xp")
         env["mine"] = 1
@@ -2464,6 +2637,18 @@ class SeveralAtOnce(Place):
             reported = loaded["n"]
         change("xp", lambda env: env.update(done=1))
         self.assertEqual(set(os.listdir("xp")), {"env", ".env.lock"})
+
+    def test_identity_is_kept_among_what_the_others_changed(self):
+        get_or_create_env(True, "xp")
+        env = get_or_create_env(False, "xp")
+        shared = ["theirs"]
+        change("xp", lambda other: other.update(one=shared, two=[shared], three={"x": shared}))
+        mine = ["mine"]
+        env.update(mine=mine, mine_too=[mine])
+        env.dump()
+        loaded = read("xp")
+        self.assertTrue(loaded["one"] is loaded["two"][0] is loaded["three"]["x"])
+        self.assertIs(loaded["mine"], loaded["mine_too"][0])
 
 
 class Doubtful:
@@ -2599,6 +2784,17 @@ class Durability(Place):
             steps = self.steps(lambda: get_or_create_env(True, "xp", symlink=False))
         copied = ["fsync xp/.env.N.tmp", "close xp/.env.N.tmp", "replace xp/env.bak2", "fsync xp"]
         self.assertEqual([step for step in steps if "link" not in step], ["fsync .", *copied, *self.saved])
+
+    def test_a_directory_that_a_dump_makes_again_is_synced(self):
+        env = get_or_create_env(True, "deep/xp", symlink=False)
+        shutil.rmtree("deep")
+        steps = [step for step in self.steps(env.dump) if not step.startswith("mkdir")]
+        self.assertEqual(steps, ["fsync .", "fsync deep", *[step.replace(" xp", " deep/xp") for step in self.saved]])
+
+    def test_a_dated_directory_is_synced(self):
+        steps = self.steps(lambda: get_or_create_env(True, None, symlink=False))
+        self.assertRegex(steps[0], "mkdir enos_")
+        self.assertEqual(steps[1], "fsync .")
 
 
 class Crashes(Place):
@@ -2802,7 +2998,8 @@ class Config(Place):
         ]
         for name, content in cases:
             kind = name[-4:] if name.startswith("other") else None
-            with self.subTest(name), self.refused(EnosFilePathError, re.escape(str(self.root / name)), "mend") as expected:
+            patterns = [re.escape(str(self.root / name)), "mend", *(["'json' or 'yaml'"] if kind else [])]
+            with self.subTest(name), self.refused(EnosFilePathError, *patterns) as expected:
                 self.reload(name, content, kind=kind, kept=1)
             self.assertEqual((self.env["config"], expected.error.filepath), ({"kept": 1}, name))
             self.assertIsNotNone(expected.error.__cause__)
@@ -2836,6 +3033,24 @@ class Config(Place):
         with self.refused(EnosFilePathError, "list, not a mapping"):
             self.reload("c.yaml", b"- 1")
 
+    def test_it_is_read_again_for_an_environment_that_is_handed_on(self):
+        env = get_or_create_env(True, "xp")
+        env["config_file"] = "c.json"
+        Path("c.json").write_text('{"a": 2}')
+        seen = []
+        change(env, lambda env: seen.append(env["config"]))
+        self.assertEqual(seen, [{"a": 2}])
+
+    def test_an_unreadable_one_is_an_error(self):
+        env = get_or_create_env(True, "xp")
+        Path("c.json").write_text("{}")
+        env["config_file"] = "c.json"
+        for failure in (PermissionError(errno.EACCES, "not yours"), OSError(errno.EIO, "broken")):
+            with mock.patch.object(module, "open", side_effect=failure, create=True):
+                with self.refused(EnosFilePathError, "c.json", failure.strerror, "mend"):
+                    env.reload_config()
+            self.assertEqual(env["config"], {})
+
 
 class Errors(unittest.TestCase):
     def test_they_share_a_base_and_survive_pickling(self):
@@ -2856,6 +3071,11 @@ class Errors(unittest.TestCase):
         self.assertRegex(module.__version__, r"^\d+\.\d+\.\d+$")
         self.assertEqual(str(inspect.signature(enostask)), "(new=False, symlink=True)")
         self.assertEqual(str(inspect.signature(get_or_create_env)), "(new, env_name, symlink=True)")
+
+    def test_the_signatures_are_these(self):
+        calls = [(Environment, "(env_name)"), (Environment.load_from_file, "(env_file)"), (EnosFilePathError, "(filepath, msg='')")]
+        for call, signature in calls:
+            self.assertEqual(str(inspect.signature(call)), signature)
 
 
 # ---- Looking into a checkpoint
@@ -3044,10 +3264,10 @@ class Looking(Place):
         self.assertRegex(lines[-1], r"2026, 1, 3, 0, 0, tzinfo=timezone\(.* int   1$")
 
     def test_a_class_called_as_a_plain_one_is_not_taken_for_it(self):
-        other = type("date", (), {"__module__": "a_module"})
-        with mock.patch.dict(sys.modules, a_module=types.SimpleNamespace(date=other)):
+        other = type("date", (), {"__module__": "z_module"})
+        with mock.patch.dict(sys.modules, z_module=types.SimpleNamespace(date=other)):
             change(get_or_create_env(True, "xp"), lambda env: env.update(day=other()))
-        self.assertRegex(self.shown("xp")[-1], r"^  day           a_module.date   date\(\)$")
+        self.assertRegex(self.shown("xp")[-1], r"^  day           z_module.date   date\(\)$")
 
     def test_hostile_pickles_import_nothing_and_run_nothing(self):
         Path("script.py").write_text(HOSTILE)
