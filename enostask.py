@@ -369,14 +369,19 @@ class Environment(UserDict):
                 known = base.getvalue if base and self._stored else bytes
                 with _Draft(checkpoint, known(), lambda: self._claim(checkpoint, lock, base)) as draft:
                     pickle.dump(self, draft, _PROTOCOL)
-                    if draft.commit():
-                        self._remember(draft, base)
+                    replaced = False
+                    try:
+                        replaced = draft.commit()
+                    finally:
+                        if replaced or draft.placed():
+                            self._remember(draft, base)
             except _OvertakenError as overtaken:
+                # Memory stays as it is, so the next save must not take the others' values for its own.
+                own = io.BytesIO(self.dumps())  # now, as a signal handler may change something later
                 with _Draft(checkpoint, overtaken.image) as draft:
                     pickle.dump(self._merged(overtaken.image, checkpoint), draft, _PROTOCOL)
                     draft.commit()
-                # Memory stays as it is, so the next save must not take the others' values for its own.
-                self._base = io.BytesIO(self.dumps())
+                self._base = own
         self._stored = True
 
     def _claim(self, checkpoint, lock, base):
@@ -394,6 +399,7 @@ class Environment(UserDict):
 
     def _remember(self, draft, base):
         """Take what *draft* wrote for what was last saved, which was *base*."""
+        self._stored = True
         alone = base is self._base  # else a signal handler, or a value being pickled, saved in the midst of this save
         self._base = None  # of which a part is wrong for a moment
         try:
@@ -410,7 +416,8 @@ class Environment(UserDict):
         twin = self._twin({key: value for key, value in self.data.items() if key not in refused})
         twin.data.update((key, last[key]) for key in refused if key in last)
         # If there is no last one, the checkpoint cannot be loaded here, and must be kept aside.
-        twin._base, twin._stored = self._base if last else None, self._stored
+        twin._base = io.BytesIO(self._base.getvalue()) if last and self._base else None
+        twin._stored = self._stored
         try:
             twin._save(checkpoint)
         finally:
@@ -421,6 +428,8 @@ class Environment(UserDict):
         checkpoint = self._checkpoint()
         with _lock_beside(checkpoint) as lock, _Draft(checkpoint) as draft:
             _take_turn(lock, self.env_name)
+            draft.write(self.dumps())
+            draft.open()  # before anything is kept aside, as the disk may be full
             with contextlib.suppress(FileNotFoundError):
                 try:
                     work = self._differs_from(self._items(io.BytesIO(_content(checkpoint))))
@@ -428,7 +437,6 @@ class Environment(UserDict):
                     work = True
                 if work:
                     self._keep_aside(checkpoint, "a new environment takes its place")
-            draft.write(self.dumps())
             draft.commit()
         self._stored = True
 
@@ -437,7 +445,9 @@ class Environment(UserDict):
         prefix = f"{ENV_FILENAME}.bak"
         numbers = [name[len(prefix) :] for name in os.listdir(self.env_name) if name.startswith(prefix)]
         highest = max((int(number) for number in numbers if number.isdecimal()), default=0)
-        backup = os.path.join(self.env_name, f"{prefix}{highest + 1}")
+        last, backup = (os.path.join(self.env_name, f"{prefix}{number}") for number in (highest, highest + 1))
+        if os.path.exists(last) and os.path.samefile(last, checkpoint):  # by a save that failed after that
+            return
         try:
             os.link(checkpoint, backup)
             _sync_directory(self.env_name)
@@ -763,7 +773,7 @@ class _Draft:
     is made, *claim* is called.  It is never more widely readable than *like*, which is *path* if not given.
     """
 
-    file, name, streamed = None, "", False
+    file, name, streamed, whole = None, "", False, False
 
     def __init__(self, path, known=b"", claim=None, like=None):
         self.path, self.known, self.claim, self.like = path, known, claim, like or path
@@ -773,12 +783,12 @@ class _Draft:
         return self
 
     def write(self, chunk):
-        size = memoryview(chunk).nbytes  # it may be a PickleBuffer, which has no len()
+        chunk = pickle.PickleBuffer(chunk).raw()  # it may be of several dimensions, in any order
         if self.streamed:
             _write(self.file, chunk)
         elif not self.rest and self.known.startswith(chunk, self.same):
-            self.same += size
-        elif len(self.rest) + size < 2**16:
+            self.same += len(chunk)
+        elif len(self.rest) + len(chunk) < 2**16:
             self.rest += chunk
         else:
             self.open()
@@ -810,10 +820,15 @@ class _Draft:
             return False
         os.fsync(self.open() if self.file is None else self.file)
         self.close()
+        self.whole = True
         os.replace(self.name, self.path)
         self.name = ""
         _sync_directory(os.path.dirname(self.path))
         return True
+
+    def placed(self):
+        """Tell whether it has become *path*, even if an error or an interrupt came right after that."""
+        return self.whole and not os.path.lexists(self.name)
 
     def written(self, image):
         """Return a BytesIO of what was written, made of *image*, one of what was known, or an empty one.
@@ -838,19 +853,21 @@ class _Draft:
             os.close(file)
 
     def __exit__(self, _, error, __):
-        self.close()
-        if self.name:
-            _remove(self.name)
-        if isinstance(error, OSError) and error.errno and error.filename is None:
+        try:
+            with contextlib.suppress(OSError):  # of a full disk once more
+                self.close()
+        finally:
+            if self.name:
+                _remove(self.name)
+        if isinstance(error, OSError) and error.errno and not isinstance(error.filename, str):
             error.filename = self.path
 
 
 def _write(file, chunk):
-    """Write the whole of *chunk*, of which the system may take a part at a time."""
-    view = memoryview(chunk)
-    done = os.write(file, view)
-    while done < view.nbytes:
-        done += os.write(file, view.cast("B")[done:])
+    """Write the whole of *chunk*, bytes-like, of which the system may take a part at a time."""
+    done = os.write(file, chunk)
+    while done < len(chunk):
+        done += os.write(file, memoryview(chunk)[done:])
 
 
 class _OvertakenError(Exception):
@@ -882,15 +899,19 @@ class _Lock:
         except ImportError:  # Windows
             return False
         mine = os.getpid(), get_ident(), self.path
-        how = fcntl.LOCK_EX | (fcntl.LOCK_NB if mine in _locked else 0)
+        how = fcntl.LOCK_EX
+        if mine in _locked:
+            how |= fcntl.LOCK_NB
+        else:  # noted before it is held, as a signal handler may come between
+            self.mine = mine
+            _locked.add(mine)
         self.file = _open_lock(self.path)
         try:
             supported = _unless_unsupported(fcntl.flock, self.file, how)
         except BlockingIOError as error:  # a signal handler, or a value being pickled, saves in the midst of a save
             why = "This thread is saving here already; save again when that is done"
             raise OSError(errno.EDEADLK, why, self.path) from error
-        self.mine = mine
-        _locked.add(mine)
+        self.mine = mine  # also if an interrupt has left it noted
         return supported
 
     def __exit__(self, *_):
@@ -899,11 +920,11 @@ class _Lock:
             return
         import fcntl
 
-        try:
-            with contextlib.suppress(OSError):  # closing is enough, unless a child was forked meanwhile
-                fcntl.flock(self.file, fcntl.LOCK_UN)
-        finally:
-            os.close(self.file)
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
+            finally:
+                os.close(self.file)
 
 
 def _lock_beside(checkpoint):
@@ -990,10 +1011,12 @@ def _dress(file, like, model):
             mode = mode & ~0o077 | both << 3 | both
     if hasattr(os, "listxattr"):  # where there are access control lists, a mode alone would grant something else
         name = "system.posix_acl_access"
+        theirs = ours = False
         try:
             theirs, ours = name in os.listxattr(like), name in os.listxattr(file)
-        except OSError:  # of a file system that knows none
-            theirs = ours = False
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENOSYS):  # what knows no such lists
+                raise
         if theirs:
             os.setxattr(file, name, os.getxattr(like, name))
         elif ours:
@@ -1083,8 +1106,9 @@ class _Sink:
         self.update, self.digest = hashed.update, hashed.digest
 
     def write(self, chunk):
+        chunk = pickle.PickleBuffer(chunk).raw()
         self.update(chunk)
-        self.outer.size += memoryview(chunk).nbytes
+        self.outer.size += len(chunk)
         if self.outer.size > self.outer.limit:
             raise ValueError("too much is shared")
 

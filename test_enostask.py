@@ -1873,6 +1873,11 @@ class Saving(Place):
         env.dump()
         loaded = read("xp")
         self.assertEqual((loaded["last"], bytes(loaded["buffer"].content)), (2, b"y" * 200_000))
+        for size in (3, 300):  # of two dimensions
+            plane = memoryview(bytes(range(256)) * 360)[: size * size].cast("B", (size, size))
+            env["buffer"] = Buffer(plane)
+            env.dump()
+            self.assertEqual(bytes(read("xp")["buffer"].content), plane.tobytes())
 
     def test_the_system_may_write_a_part_at_a_time(self):
         real = os.write
@@ -2260,6 +2265,81 @@ class Saving(Place):
             del env["first"]
             env.dump()
             self.assertEqual(set(read("xp")), {"before", "after", "theirs"})
+
+    def test_a_signal_handler_that_saves_while_the_lock_is_waited_for_is_an_error_too(self):
+        if not fcntl:
+            self.skipTest("no locks")
+        real, failures = fcntl.flock, []
+
+        def interrupted(lock, how):
+            real(lock, how)
+            if how == fcntl.LOCK_EX:  # as between the lock and the next line
+                try:
+                    change("xp", lambda env: env.update(inner=1))
+                except OSError as error:
+                    failures.append(error.errno)
+
+        self.env["n"] = 1
+        with mock.patch.object(fcntl, "flock", interrupted):
+            self.env.dump()
+        self.assertEqual((read("xp"), failures), ({"n": 1}, [errno.EDEADLK]))
+
+    def test_what_a_handler_changes_during_a_merge_is_saved_by_the_next_save(self):
+        env, real = get_or_create_env(False, "xp"), os.replace
+        change("xp", lambda other: other.update(theirs=1))
+        env["mine"] = 1
+        with mock.patch("os.replace", lambda *names: env.update(late=1) or real(*names)):
+            env.dump()
+        env.dump()
+        self.assertEqual(read("xp"), {"theirs": 1, "mine": 1, "late": 1})
+
+    def test_a_save_that_fails_after_its_file_was_replaced_is_known(self):
+        for failure in (OSError(errno.EIO, "broken"), KeyboardInterrupt()):
+            for size in (1, 2**17):
+                env = get_or_create_env(True, "xp")
+                env.update(gone="x" * size, n=1)
+                with mock.patch.object(module, "_sync_directory", side_effect=failure):
+                    with contextlib.suppress(OSError, KeyboardInterrupt):
+                        env.dump()
+                del env["gone"]
+                with self.silent():
+                    env.dump()
+                self.assertEqual(read("xp"), {"n": 1})
+
+    def test_a_handler_that_saves_beside_a_refused_key_is_not_reverted(self):
+        self.env.update(first=1, bad=0, big="x" * 10)
+        self.env.dump()
+        self.env.update(first=2, late=Resaver(self.env), bad=threading.Lock())
+        with self.refused(EnosSaveError, "'bad'"):
+            self.env.dump()
+        self.assertEqual(read("xp")["first"], self.env["first"])
+
+    def test_a_file_that_fails_twice_is_removed(self):
+        self.env["n"] = 1
+        failing = mock.Mock(side_effect=OSError(errno.ENOSPC, "full"))
+        with mock.patch("os.fsync", failing), mock.patch.object(module._Draft, "close", failing):
+            with self.assertRaises(OSError) as raised:
+                self.env.dump()
+        self.assertEqual(raised.exception.filename, str(self.root / "xp/env"))
+        self.assertEqual(set(os.listdir("xp")), {"env", ".env.lock"})
+
+    def test_a_list_of_rights_that_cannot_be_read_is_not_dropped(self):
+        if not hasattr(os, "listxattr"):
+            self.skipTest("no lists")
+        self.env["n"] = 1
+        with mock.patch("os.listxattr", side_effect=OSError(errno.EIO, "broken")), self.assertRaises(OSError):
+            self.env.dump()
+        self.assertEqual(read("xp"), {})
+
+    def test_a_failed_new_one_leaves_no_backup_and_a_repeated_one_no_second(self):
+        change("xp", lambda env: env.update(n=1))
+        with mock.patch("os.write", side_effect=OSError(errno.ENOSPC, "full")), self.assertRaises(OSError):
+            get_or_create_env(True, "xp")
+        self.assertEqual(backups("xp"), [])
+        for _ in range(2):
+            with mock.patch("os.replace", side_effect=OSError(errno.EIO, "broken")), self.assertRaises(OSError):
+                get_or_create_env(True, "xp")
+        self.assertEqual((backups("xp"), read("xp"), read("xp", "env.bak1")), (["env.bak1"], {"n": 1}, {"n": 1}))
 
     def test_a_forgotten_task_that_is_collected_does_not_save_in_the_middle_of_a_save(self):
         @enostask()
