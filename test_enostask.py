@@ -1990,7 +1990,11 @@ class Saving(Place):
             def put(env):
                 env["n"] = 2
             assert look("xp") == 1
-            get_or_create_env(False, "xp").dump()
+            env = get_or_create_env(False, "xp")
+            before = env.dumps()
+            env["tags"] = set(sorted(env["tags"], reverse=True))  # the same in another layout
+            assert env.dumps() != before
+            env.dump()
             try:
                 put("xp")
             except OSError as error:
