@@ -1979,7 +1979,7 @@ class Saving(Place):
             self.skipTest("no modes")
         change("xp", lambda env: env.update(n=1, tags=set(map(str, range(99)))))
         code = """
-            import _blake2, hashlib, inspect, logging, os
+            import _blake2, fcntl, hashlib, inspect, logging, os
             from enostask import *
             if os.geteuid() == 0:  # whom no mode stops; after the imports, which another user may not read
                 os.setgid(65534), os.setuid(65534)
