@@ -369,19 +369,13 @@ class Environment(UserDict):
                 known = base.getvalue if base and self._stored else bytes
                 with _Draft(checkpoint, known(), lambda: self._claim(checkpoint, lock, base)) as draft:
                     pickle.dump(self, draft, _PROTOCOL)
-                    replaced = False
-                    try:
-                        replaced = draft.commit()
-                    finally:
-                        if replaced or draft.placed():
-                            self._remember(draft, base)
+                    draft.commit(lambda: self._remember(draft, base))
             except _OvertakenError as overtaken:
                 # Memory stays as it is, so the next save must not take the others' values for its own.
                 own = io.BytesIO(self.dumps())  # now, as a signal handler may change something later
                 with _Draft(checkpoint, overtaken.image) as draft:
                     pickle.dump(self._merged(overtaken.image, checkpoint), draft, _PROTOCOL)
-                    draft.commit()
-                self._base = own
+                    draft.commit(lambda: vars(self).update(_base=own))
         self._stored = True
 
     def _claim(self, checkpoint, lock, base):
@@ -773,7 +767,7 @@ class _Draft:
     is made, *claim* is called.  It is never more widely readable than *like*, which is *path* if not given.
     """
 
-    file, name, streamed, whole = None, "", False, False
+    file, name, streamed = None, "", False
 
     def __init__(self, path, known=b"", claim=None, like=None):
         self.path, self.known, self.claim, self.like = path, known, claim, like or path
@@ -814,21 +808,21 @@ class _Draft:
         _write(self.file, self.rest)
         return self.file
 
-    def commit(self):
-        """Put what was written in place of *path*, for good; return whether that was needed."""
+    def commit(self, remember=lambda: None):
+        """Put what was written in place of *path*, for good, unless that holds it already; then *remember* it."""
         if self.file is None and not self.rest and os.path.exists(self.path):
-            return False
-        os.fsync(self.open() if self.file is None else self.file)
+            return
+        file = self.open() if self.file is None else self.file
+        os.fsync(file)
+        made, replaced = os.fstat(file), False
         self.close()
-        self.whole = True
-        os.replace(self.name, self.path)
-        self.name = ""
-        _sync_directory(os.path.dirname(self.path))
-        return True
-
-    def placed(self):
-        """Tell whether it has become *path*, even if an error or an interrupt came right after that."""
-        return self.whole and not os.path.lexists(self.name)
+        try:
+            os.replace(self.name, self.path)
+            replaced, self.name = True, ""
+            _sync_directory(os.path.dirname(self.path))
+        finally:  # an error or an interrupt may come right after that, too
+            if replaced or os.path.exists(self.path) and os.path.samestat(os.stat(self.path), made):
+                remember()
 
     def written(self, image):
         """Return a BytesIO of what was written, made of *image*, one of what was known, or an empty one.

@@ -2309,6 +2309,15 @@ class Saving(Place):
                 with self.silent():
                     env.dump()
                 self.assertEqual(read("xp"), {"n": 1})
+                change("xp", lambda other: other.update(theirs=1))
+                env.update(gone="x" * size)
+                real = os.replace
+                with mock.patch("os.replace", lambda *names: [real(*names), exec("raise KeyboardInterrupt")]):
+                    with contextlib.suppress(KeyboardInterrupt):
+                        env.dump()  # merging
+                del env["gone"]
+                env.dump()
+                self.assertEqual(read("xp"), {"n": 1, "theirs": 1})
 
     def test_a_handler_that_saves_beside_a_refused_key_is_not_reverted(self):
         self.env.update(first=1, bad=0, big="x" * 10)
