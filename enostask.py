@@ -397,7 +397,7 @@ class Environment(UserDict):
         alone = base is self._base  # else a signal handler, or a value being pickled, saved in the midst of this save
         self._base = None  # of which a part is wrong for a moment
         try:
-            self._base = draft.written(base if base and alone else io.BytesIO())
+            self._base = draft.written(base) if base and alone else io.BytesIO(_content(draft.path))
         except OSError:  # it is saved all the same
             _logger().debug("Cannot read back %s", draft.path, exc_info=True)
         finally:
@@ -825,16 +825,16 @@ class _Draft:
                 remember()
 
     def written(self, image):
-        """Return a BytesIO of what was written, made of *image*, one of what was known, or an empty one.
+        """Return a BytesIO of what was written, made of *image*, one that begins as what was known.
 
         In place, since two big ones may be too many, and fresh memory takes longer than what it is filled with.
         """
         self.known = b""
-        same = image.seek(min(self.same, image.seek(0, os.SEEK_END)))
+        image.seek(self.same)
         image.truncate()
-        if self.streamed or same < self.same:
+        if self.streamed:
             with open(self.path, "rb", buffering=0) as file:
-                file.seek(same)
+                file.seek(self.same)
                 for piece in iter(lambda: file.read(2**20), b""):
                     image.write(piece)
         else:
