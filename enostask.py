@@ -821,7 +821,7 @@ class _Draft:
             replaced, self.name = True, ""
             _sync_directory(os.path.dirname(self.path))
         finally:  # an error or an interrupt may come right after that, too
-            if replaced or os.path.exists(self.path) and os.path.samestat(os.stat(self.path), made):
+            if replaced or (os.path.exists(self.path) and os.path.samestat(os.stat(self.path), made)):
                 remember()
 
     def written(self, image):
@@ -1192,7 +1192,7 @@ def _list():
 
 
 def _show(environment, width):
-    """Give the lines that show what *environment*, a directory or a checkpoint file, holds, cut to *width*, if given."""
+    """Give the lines that show what *environment*, a directory or a checkpoint file, holds; cut to *width* if given."""
     checkpoint = os.path.join(environment, ENV_FILENAME) if os.path.isdir(environment) else environment
     data = _inert(checkpoint)
     directory, file = os.path.split(os.path.realpath(checkpoint))

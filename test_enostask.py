@@ -1980,7 +1980,8 @@ class Saving(Place):
     def test_in_a_directory_that_cannot_be_written(self):
         if not POSIX:
             self.skipTest("no modes")
-        change("xp", lambda env: env.update(n=1, tags=set(map(str, range(99)))))
+        text = "".join(["a", "b"])
+        change("xp", lambda env: env.update(n=1, one=text, two=text, tags=set(map(str, range(99)))))
         code = """
             import _blake2, fcntl, hashlib, inspect, logging, os
             from enostask import *
@@ -1995,7 +1996,7 @@ class Saving(Place):
             assert look("xp") == 1
             env = get_or_create_env(False, "xp")
             before = env.dumps()
-            env["tags"] = set(sorted(env["tags"], reverse=True))  # the same in another layout
+            env["two"] = "".join(["a", "b"])  # the same, but no longer one object with the other
             assert env.dumps() != before
             env.dump()
             try:
