@@ -366,6 +366,7 @@ class Environment(UserDict):
         with _CollectorPaused(), _lock_beside(checkpoint) as lock:
             try:
                 base = self._base
+                # To be called only where it goes: what a name here held could not be changed in place.
                 known = base.getvalue if base and self._stored else bytes
                 with _Draft(checkpoint, known(), lambda: self._claim(checkpoint, lock, base)) as draft:
                     pickle.dump(self, draft, _PROTOCOL)
