@@ -1,6 +1,5 @@
-# SPDX-FileCopyrightText: the enostask authors
-# SPDX-License-Identifier: MIT-0
-# enostask: experiment steps that keep their state.  One file, standard library only; __version__ is below.
+# enostask 1.1.0, MIT-0: experiment steps that keep their state, in one file that needs the standard library alone.
+# SPDX-FileCopyrightText: the enostask authors; SPDX-License-Identifier: MIT-0
 """Tasks and environments: run an experiment step by step, and lose nothing between the steps.
 
 A *task* is a function that gets an *environment*, a dict-like store that is loaded before the task
@@ -27,90 +26,77 @@ What ``python experiment.py up`` leaves in the working directory::
         env                                 the checkpoint: one pickle of the Environment
         .env.lock                           held only while saving, never removed
         env.bak1, env.bak2 ...              checkpoints that were replaced whole
+        env.log                             which tasks ran, and how they ended
 
-and the way of the data: specifier -> directory -> load -> task -> save.  A *specifier* names an
-environment: the path of its directory (a str or os.PathLike, relative to the working directory), an
-Environment, or None for ``current``.
+The way of the data: specifier -> directory -> load -> task -> save.  A *specifier* names an
+environment: its directory (a str or os.PathLike), an Environment, or None for ``current``.
 
-Traps: loading a checkpoint runs code, so load only what you trust (``python -m enostask PATH`` looks
-into one without running anything).  A task that is killed leaves what it last saved: call
-``env.dump()`` where it matters.  An Environment belongs to one thread; hand others its path.
+Traps: loading a checkpoint runs code, so load only what you trust; ``python -m enostask PATH`` shows
+one without.  A task that is killed leaves what it last saved: call ``env.dump()`` where it matters.
+An Environment belongs to one thread; hand others its path.
 """
 import contextlib
 import errno
 import functools
-import gc
+import importlib
 import io
-import itertools
 import os
 import pickle
 import re
+import reprlib
 import stat
+import sys
 import time
 import types
 from _thread import get_ident
 from collections import UserDict
-from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
-from reprlib import recursive_repr
+from hashlib import sha256
+from pathlib import Path, PurePath
 
-__all__ = [
-    "ENV_FILENAME",
-    "SYMLINK_NAME",
-    "EnosError",
-    "EnosFilePathError",
-    "EnosSaveError",
-    "Environment",
-    "enostask",
-    "get_or_create_env",
-]
-__version__ = "1.0.0"
+__all__ = ["ENV_FILENAME", "SYMLINK_NAME", "EnosError", "EnosFilePathError", "EnosSaveError"]
+__all__ += ["Environment", "enostask", "get_or_create_env"]
+__version__ = "1.1.0"
 
 SYMLINK_NAME = "current"
 ENV_FILENAME = "env"
 
 
 # ---- Tasks: load, run, save
-
-
 def enostask(new=False, symlink=True):
     """Make a function a task: give it an environment, and save that when the function ends.
 
-    Written ``@enostask``, ``@enostask()`` or ``@enostask(new=True)`` above a function, method,
-    callable, partial, coroutine function or generator function that takes ``env``.  With *new*, each
-    call starts a fresh environment; with *symlink*, ``current`` then points to it.
+    The function (method, callable, partial, coroutine or generator function) takes ``env`` by keyword.
+    With *new*, each call starts a fresh environment; with *symlink*, ``current`` then points to it.
+    A caller may name one by ``env``, a specifier; a keyword ``--env`` that is not empty goes first, and
+    ``env_symlink=False`` leaves ``current`` alone.  The function receives these two like any keyword.
 
-    Callers name the environment by ``env``, a specifier, or leave it out; a keyword ``--env`` that is
-    not empty goes first (docopt), and ``env_symlink=False`` leaves ``current`` alone.  Both reach the
-    function like any keyword, so it must take them.
-
-    Raise TypeError, at decoration, if the function can take no ``env``, is an async generator, or is a
-    staticmethod or classmethod; at a call, if it returns a coroutine without being declared as one.  A
-    call raises what `get_or_create_env` and `Environment.reload_config` raise, then what the function
-    raises, then what `Environment.dump` raises; after a failing function that last is only logged.
+    Raise TypeError at decoration if *new* or *symlink* is no bool, or if the function takes no ``env``
+    or is an async generator; at a call, if the arguments do not fit a *new* task, or if it returns a
+    coroutine that was not declared.  Otherwise a call raises what `get_or_create_env` and
+    `Environment.reload_config` raise, then what the function raises, or else what `Environment.dump` raises.
     """
-    if callable(new) or isinstance(new, (staticmethod, classmethod)):  # bare: @enostask
-        return _task(new, False, symlink)
-    return lambda function: _task(function, new, symlink)
+    if callable(new) or hasattr(new, "__get__"):  # bare: @enostask
+        return _task(False, symlink, new)
+    if not isinstance(new, bool) or not isinstance(symlink, (bool, type(None))):
+        raise TypeError(f"enostask({_shown(new)}, {_shown(symlink)}): say True or False, and name env at the call")
+    return functools.partial(_task, new, symlink)
 
 
 def get_or_create_env(new, env_name, symlink=True):
     """Return the environment that the specifier *env_name* names: loaded, or with *new* a fresh one.
 
-    A fresh one stands in the directory *env_name*, made if need be; its other contents are kept, and
-    a checkpoint in it is kept aside as ``env.bakN``.  None means ``current``, or with *new* a directory
-    named after the date and time.  With *new* and *symlink*, ``current`` then points to it.
-
-    Raise EnosFilePathError if *env_name* is not a specifier, if there is no environment that can be
-    loaded, if the directory cannot be made, or if ``current`` stands in the way; OSError if the fresh
-    checkpoint cannot be saved.
+    A fresh one stands in that directory, or in one named after the time for None; what is there is
+    kept, a checkpoint as ``env.bakN``.  With *symlink*, ``current`` then points to it.  Raise
+    EnosFilePathError if *env_name* is no specifier, if no environment can be loaded or made there, or
+    if ``current`` stands in the way; OSError if the fresh one cannot be saved.
     """
     if isinstance(env_name, Environment):
         return env_name
     if not new:
-        directory = SYMLINK_NAME if env_name is None else _path(env_name)
-        return Environment.load_from_file(Path(directory, ENV_FILENAME))
+        return Environment.load_from_file(Path(SYMLINK_NAME if env_name is None else _path(env_name), ENV_FILENAME))
+    symlink = symlink is None or symlink
     if symlink and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
-        raise EnosFilePathError(SYMLINK_NAME, f"{_state(SYMLINK_NAME)}; move it away, or say symlink=False")
+        raise EnosFilePathError(SYMLINK_NAME, f"{_where(SYMLINK_NAME)} is no link; move it away, or say symlink=False")
     env = Environment(_dated_directory() if env_name is None else env_name)
     env._start_over()
     if symlink:
@@ -118,46 +104,103 @@ def get_or_create_env(new, env_name, symlink=True):
     return env
 
 
-def _task(function, new, symlink):
+class _Run:
+    """One call of a task: on entering, its environment is loaded or created; on leaving, it is saved."""
+
+    def __init__(self, name, new, symlink, parameter, args, kwargs):
+        self.name, self.new, self.args, self.kwargs, self.recording = name, new, args, kwargs, True
+        self.symlink = symlink is not False and kwargs.get("env_symlink") is not False
+        self.signature, self.position, self.default = parameter
+        self.by_position = "env" not in kwargs and self.position is not None and self.position < len(args)
+
+    def __enter__(self):
+        if self.new:
+            args, kwargs = self.filled(None)
+            self.signature.bind(*args, **kwargs)  # a call that cannot succeed: TypeError before anything is made
+        given = self.args[self.position] if self.by_position else self.kwargs.get("env", self.default)
+        self.env = get_or_create_env(self.new, self.kwargs.get("--env") or given, self.symlink)
+        self.env.reload_config()
+        if not os.access(self.env.env_name, os.W_OK):
+            _logger().warning("%s cannot be written: what the task changes will not be saved", self.env.env_name)
+        self.start = time.monotonic()
+        host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME")
+        self.record("started", "started", f"host {host}, pid {os.getpid()}, Python {sys.version.split()[0]}")
+        return self.filled(self.env)
+
+    def filled(self, env):
+        """Return the arguments of the call with *env* in its place."""
+        if self.by_position:
+            return (*self.args[: self.position], env, *self.args[self.position + 1 :]), self.kwargs
+        return self.args, {**self.kwargs, "env": env}
+
+    def __exit__(self, _, error, __):
+        exits = isinstance(error, SystemExit) and error.code in (None, 0)
+        failure = None if error is None or exits or isinstance(error, GeneratorExit) else type(error).__name__
+        try:
+            self.env._save_after_task()
+        except BaseException as loss:
+            if failure is None or not isinstance(loss, Exception):
+                failure = failure or type(loss).__name__
+                raise
+            _logger().exception("The environment of the failed task %s could not be saved as it is", self.name)
+            note = getattr(error, "add_note", _logger().debug)  # from Python 3.11
+            note(f"When its environment was saved: {loss}")
+        finally:
+            took = f"{time.monotonic() - self.start:.1f} s"
+            event, how_long = ("failed", f"after {took}") if failure else ("finished", f"in {took}")
+            self.record(event, f"{event} {how_long}", f"{took}, {failure}" if failure else took)
+
+    def record(self, event, message, details):
+        """Log *message* about the task, and append the *event* to ``env.log``, which people read."""
+        _logger().info("Task %s %s in %s", self.name, message, self.env.env_name)
+        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {self.name:<8}  {event:<8}  {details}\n"
+        try:
+            if self.recording:
+                with open(self.env.env_name / "env.log", "ab", buffering=0) as file:
+                    file.write(line.encode())
+        except OSError as error:
+            self.recording = False
+            _logger().debug("Cannot record the task %s in %s: %s", self.name, self.env.env_name, _told(error))
+
+
+def _task(new, symlink, function):
     """Return the task that *function* becomes, of the same form: plain, coroutine or generator."""
     import inspect
-
     inner = function
     while isinstance(inner, functools.partial):
         inner = inner.func
     name = getattr(inner, "__name__", type(inner).__name__)
-    parameter = _Parameter(function, name)
+    run = functools.partial(_Run, name, new, symlink, _env_parameter(function, inner, name))
     body = inner if inspect.isroutine(inner) or inspect.isclass(inner) else inner.__call__
     if inspect.isasyncgenfunction(body):
         raise TypeError(f"{name} cannot be a task: it is an async generator; make it a coroutine or a generator")
-    generated = _generator_task if inspect.isgeneratorfunction(body) else _plain_task
-    form = _coroutine_task if inspect.iscoroutinefunction(body) else generated
-    task = functools.update_wrapper(form(function, functools.partial(_Run, name, new, symlink, parameter)), inner)
-    vars(task)["__wrapped__"] = function
-    task.__name__ = name
+    form = _generator_task if inspect.isgeneratorfunction(body) else _plain_task
+    form = _coroutine_task if inspect.iscoroutinefunction(body) else form
+    task = functools.update_wrapper(form(function, run), inner)
+    task.__wrapped__, task.__name__ = function, name
     return task
 
 
 def _coroutine_task(function, run):
     async def task(*args, **kwargs):
-        with run(args, kwargs) as (positional, named):
-            return await function(*positional, **named)
+        with run(args, kwargs) as (args, kwargs):
+            return await function(*args, **kwargs)
 
     return task
 
 
 def _generator_task(function, run):
     def task(*args, **kwargs):
-        with run(args, kwargs) as (positional, named):
-            return (yield from function(*positional, **named))
+        with run(args, kwargs) as (args, kwargs):
+            return (yield from function(*args, **kwargs))
 
     return task
 
 
 def _plain_task(function, run):
     def task(*args, **kwargs):
-        with run(args, kwargs) as (positional, named):
-            result = function(*positional, **named)
+        with run(args, kwargs) as (args, kwargs):
+            result = function(*args, **kwargs)
             if isinstance(result, types.CoroutineType):  # it has yet to run, and would do so after the save
                 result.close()
                 raise TypeError(f"{task.__name__} returned a coroutine: declare what returns it as 'async def'")
@@ -166,344 +209,209 @@ def _plain_task(function, run):
     return task
 
 
-class _Parameter:
-    """The parameter ``env`` of *function*; TypeError if there is none."""
-
-    def __init__(self, function, name):
-        from inspect import Parameter, signature
-
-        if isinstance(function, (staticmethod, classmethod)):
-            raise TypeError(f"{name} cannot be a task: write @{type(function).__name__} above @enostask, not below")
-        try:
-            own, shown = signature(function, follow_wrapped=False).parameters, signature(function).parameters
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"{name} cannot be a task: its parameters are not known ({error})") from error
-        parameters = own if "env" in own else shown  # with functools.wraps, those of what is wrapped
-        env = parameters.get("env", Parameter("env", Parameter.VAR_KEYWORD))
-        in_order = env.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
-        self.position = list(parameters).index("env") if in_order else None
-        kinds = {own["env"].kind} if "env" in own else {parameter.kind for parameter in own.values()}
-        named = {Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY} if "env" in own else set()
-        self.by_keyword = bool(kinds & {*named, Parameter.VAR_KEYWORD})
-        self.has_name = env.kind != Parameter.POSITIONAL_ONLY
-        if self.position is None and not self.by_keyword:
-            raise TypeError(f"{name} cannot be a task: it takes no argument env; write def {name}(env, ...)")
-        # A default counts if it is a specifier: that of a partial is what somebody gave.
-        self.default = env.default if isinstance(env.default, (str, os.PathLike, Environment)) else None
-
-    def given(self, args, kwargs):
-        """Return the specifier that the caller gave; TypeError if the environment could not be handed on."""
-        if not self.by_keyword and self.position is not None and len(args) < self.position:
-            raise TypeError("give the arguments before env, too: it can be handed on by position only")
-        if kwargs.get("--env"):
-            return kwargs["--env"]
-        if self.position is not None and len(args) > self.position and not (self.has_name and "env" in kwargs):
-            return args[self.position]
-        return kwargs.get("env", self.default)
-
-    def filled(self, args, kwargs, env):
-        """Return *args* and *kwargs* with *env* in its place."""
-        if self.position is None or (len(args) <= self.position and self.by_keyword):
-            return args, {**kwargs, "env": env}
-        before, after = args[: self.position], args[self.position :]
-        if self.has_name and "env" in kwargs:  # named, and others in order
-            return (*before, env, *after), {name: value for name, value in kwargs.items() if name != "env"}
-        return (*before, env, *after[1:]), kwargs
-
-
-class _Run:
-    """One call of a task: on entering, its environment is loaded or created; on leaving, it is saved."""
-
-    def __init__(self, name, new, symlink, parameter, args, kwargs):
-        self.name, self.new, self.symlink = name, new, symlink and kwargs.get("env_symlink", True)
-        self.parameter, self.args, self.kwargs = parameter, args, kwargs
-
-    def __enter__(self):
-        self.env = get_or_create_env(self.new, self.parameter.given(self.args, self.kwargs), self.symlink)
-        self.env.reload_config()
-        _logger().info("Task %s started", self.name)
-        self.start = time.monotonic()
-        return self.parameter.filled(self.args, self.kwargs, self.env)
-
-    def __exit__(self, _, error, __):
-        exits = isinstance(error, SystemExit) and error.code in (None, 0)
-        success = error is None or exits or isinstance(error, GeneratorExit)
-        outcome = "failed after"
-        try:
-            self.env._save_after_task()
-            outcome = "finished in" if success else outcome
-        except Exception as loss:
-            if success:
-                raise
-            _logger().exception("The environment of the failed task %s could not be saved", self.name)
-            note = getattr(error, "add_note", _logger().debug)  # from Python 3.11
-            note(f"The environment could not be saved either: {loss}")
-        finally:
-            _logger().info("Task %s %s %.1f s", self.name, outcome, time.monotonic() - self.start)
+def _env_parameter(function, inner, name):
+    """Return the signature of *function* with position and default of its env; *inner* is it without partials."""
+    from inspect import isclass, isroutine, signature
+    try:
+        own = signature(function, follow_wrapped=False)
+        own.bind_partial(env=None)
+        names = own.parameters if "env" in own.parameters else signature(function).parameters  # below functools.wraps
+        env = names.get("env")
+        # An object that takes any keyword is most likely a command of click, and would fail at the call.
+        if isinstance(inner, (staticmethod, classmethod)) or not (env or isroutine(inner) or isclass(inner)):
+            raise TypeError
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} takes no env by keyword: write @enostask right above def {name}(env, ...)") from None
+    position = list(names).index("env") if env and env.kind is env.POSITIONAL_OR_KEYWORD else None
+    return own, position, env.default if env and isinstance(env.default, (str, os.PathLike, Environment)) else None
 
 
 # ---- Environments
-
-
 class Environment(UserDict):
-    """A dict-like store for an experiment, kept in a directory.
+    """A dict-like store for an experiment: items in ``.data``, kept in the directory ``.env_name``, a resolved Path.
 
-    Items are in ``.data``; ``.env_name`` is the resolved Path of the directory.  A new one makes the
-    directory *env_name* (a str or os.PathLike) with its parents, and holds ``resultdir`` (the
-    directory), ``config_file`` (None), ``config`` ({}) and ``config_type`` ("yaml"); nothing is saved
-    before `dump`.
-
-    Raise EnosFilePathError if the directory cannot be made, or ``env`` in it is a directory.
+    A new one makes the directory *env_name* with its parents, and holds ``resultdir`` (the directory),
+    ``config_file`` (None), ``config`` ({}) and ``config_type`` ("yaml"); `dump` saves it.
+    Raise EnosFilePathError if there can be no environment.
     """
 
-    # The pickle that this environment was loaded from, made with or last saved as, and so what changes
-    # are measured against; None for one that came by pickle or copy, which knows no earlier state.
+    # The pickle that it was loaded from, made with or last saved as; None if it came by pickle or from a backup.
     _base = None
-    # Whether it may have been on disk: only one that was made here and never saved is known not to.
+    # False as long as it was made here and never saved: then a missing checkpoint is no surprise.
     _stored = True
 
     def __init__(self, env_name):
         self.env_name = _made_directory(env_name)
         super().__init__(resultdir=self.env_name, config_file=None, config={}, config_type="yaml")
-        self._base = io.BytesIO(self.dumps())
-        self._stored = False
+        self._base, self._stored = self.dumps(), False
+
+    def __missing__(self, key):
+        raise KeyError(f"no {_shown(key)} in {self.env_name}: run the task that sets it, or name another environment")
 
     def __getstate__(self):
-        state = {name: value for name, value in vars(self).items() if name not in ("_base", "_stored")}
-        if not isinstance(self.data, dict):  # somebody has set it to another mapping
-            state["data"] = dict(self.data)
-        return state
-
-    def __copy__(self):
-        return self._twin(dict(self.data))
-
-    def __repr__(self):
-        return f"<{type(self).__name__} {str(self.env_name)!r} {self.data!r}>"
+        return {name: value for name, value in vars(self).items() if name not in ("_base", "_stored")}
 
     @classmethod
     def load_from_file(cls, env_file):
-        """Return the environment whose checkpoint is *env_file*, a str or os.PathLike.
+        """Return the environment whose checkpoint is *env_file*, a str or os.PathLike, as it is in that directory.
 
-        Its directory is where the file is now, wherever it was when saved; ``resultdir`` follows if it
-        was inside.  Loading a pickle runs code: load only what you trust.
-
-        Raise EnosFilePathError if there is no file or it cannot be loaded; the cause is chained.
+        Loading a pickle runs code.  Raise EnosFilePathError if there is no such file, or it cannot be loaded.
         """
-        path = _path(env_file)
+        image = _content(env_file)
+        directory, name = os.path.split(env_file)
         try:
-            image, directory = io.BytesIO(_content(path)), os.path.realpath(os.path.dirname(path))
-        except (OSError, ValueError) as error:
-            raise EnosFilePathError(env_file, _why_unreadable(path, error)) from error
-        env = _revived(image, directory, env_file, cls)
-        env._base = image
+            env = _revived(image, os.path.realpath(directory), cls)
+        except Exception as error:
+            why = f"cannot load {_where(env_file)}: {_told(error)}; mend that, or restore a backup (env.bakN)"
+            raise EnosFilePathError(env_file, why) from (error.__cause__ or error)
+        env._base = image if name == ENV_FILENAME else None
         return env
 
     def dump(self):
-        """Save: once this returns, the checkpoint holds this environment, for good.
+        """Save: once this returns, the checkpoint durably holds this environment, and what others changed since.
 
-        What others saved meanwhile is kept, key by key, where this environment did not change it.
-
-        Raise EnosSaveError, after saving everything else, if values cannot be pickled; OSError if
-        nothing could be saved, and then the old checkpoint stays.
+        Raise EnosSaveError, after saving all else, if values cannot be pickled; OSError if nothing could
+        be saved, and then the old checkpoint stays.
         """
-        self._save_or_tell(self._checkpoint())
+        mine, refused = self._pickled()
+        checkpoint, base = self._checkpoint(), self._base
+        gone = not os.path.exists(checkpoint)
+        if gone or mine != base:
+            try:
+                if gone and self._stored:
+                    _logger().warning("%s is gone: making it again", checkpoint)
+                    _make_directories(Path(checkpoint).parent)
+                with _locked(checkpoint):
+                    others = _saved_since(base, checkpoint)
+                    content = mine if others is None else self._merged(mine, others, checkpoint)
+                    _replace(checkpoint, content, like=checkpoint)
+                    # Never the merge: memory lacks what others added, and the next save would delete it.
+                    self._base, self._stored = mine, True
+                    _sync_directory(os.path.dirname(checkpoint))
+            except OSError:  # read-only or full, which is no harm if nothing changed
+                if gone or self._base is not base or self._changed(mine):
+                    raise
+        if refused:
+            why = "; ".join(f"{_shown(key)} ({_told(error)})" for key, error in refused.items())
+            why = f"{checkpoint} is saved, but for what cannot be pickled: {why}; store something else there"
+            raise EnosSaveError(checkpoint, list(refused), why) from next(iter(refused.values()))
 
     def dumps(self):
         """Return this environment pickled.  Raise what pickling raises."""
         return pickle.dumps(self, _PROTOCOL)
 
     def reload_config(self):
-        """Read the file ``env["config_file"]``, if set, and update ``env["config"]`` with it.
+        """Update ``env["config"]`` with what is in the file ``env["config_file"]``, if set.
 
-        The file is JSON by its suffix ``.json``, else what ``env["config_type"]`` says, "json" or
-        "yaml" (by PyYAML).  If it is missing, that is logged and the stored config stays.
-
-        Raise EnosFilePathError if it cannot be read, parsed, or is not a mapping; the config stays.
+        It is JSON if it ends in ``.json``, else what ``env["config_type"]`` says, "json" or "yaml".  That
+        it is missing is logged.  Raise EnosFilePathError if it cannot be read or holds no mapping.
         """
         config_file = self.get("config_file")
         if not config_file:
             return
-        path = _path(config_file)
         try:
+            path = os.fspath(config_file)
             with open(path, "rb") as file:
                 read = _parsed(file.read(), "json" if path.endswith(".json") else self.get("config_type"))
-            config = {**(self.get("config") or {}), **read}
+            self["config"] = {**(self.get("config") or {}), **read}
         except FileNotFoundError:
-            _logger().warning("Config file %s is missing: keeping the config as it was stored", _absolute(path))
-            return
+            _logger().warning("The config file %s is missing: keeping the config as it was stored", _where(path))
         except Exception as error:
-            why = f"cannot use config file {_absolute(path)}: {_told(error)}; mend the file or env['config_file']"
+            why = f"cannot use env['config_file'], {_where(config_file)}: {_told(error)}; mend the file or name another"
             raise EnosFilePathError(config_file, why) from error
-        self["config"] = config
 
     def _save_after_task(self):
         """Save, unless the task tore its environment down and changed nothing in it."""
-        checkpoint = self._checkpoint()
-        if os.path.exists(checkpoint) or not self._stored or self._differs_from(self._last_saved()):
-            self._save_or_tell(checkpoint)
-
-    def _save_or_tell(self, checkpoint):
-        """Save what can be saved; raise what keeps the rest from it."""
-        try:
-            self._save(checkpoint)
-        except Exception as error:
-            refused = _unpicklable(self.data)
-            if isinstance(error, RuntimeError) and not refused:  # pickling changed a dict, and is now done with that
-                self._save(checkpoint)
+        if self._stored and not os.path.exists(self._checkpoint()):
+            mine, refused = self._pickled()
+            if not refused and not self._changed(mine):
                 return
-            if refused:
-                self._save_without(refused, checkpoint)
-                why = "; ".join(f"{key!r} ({_told(reason)})" for key, reason in refused.items())
-                why = f"{checkpoint}: cannot pickle {why}; all else is saved: store something picklable there instead"
-                raise EnosSaveError(checkpoint, list(refused), why) from error
-            read_only = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-            if not read_only or not os.path.exists(checkpoint) or self._differs_from(self._last_saved()):
-                raise
-
-    def _save(self, checkpoint):
-        """Bring *checkpoint* to this environment, and to what others have saved there since."""
-        # The collector may close a forgotten task, which would save here in between.
-        with _CollectorPaused(), _lock_beside(checkpoint) as lock:
-            try:
-                base = self._base
-                # To be called only where it goes: what a name here held could not be changed in place.
-                known = base.getvalue if base and self._stored else bytes
-                with _Draft(checkpoint, known(), lambda: self._claim(checkpoint, lock, base)) as draft:
-                    pickle.dump(self, draft, _PROTOCOL)
-                    draft.commit(lambda: self._remember(draft, base))
-            except _OvertakenError as overtaken:
-                # Memory stays as it is, so the next save must not take the others' values for its own.
-                own = io.BytesIO(self.dumps())  # now, as a signal handler may change something later
-                with _Draft(checkpoint, overtaken.image) as draft:
-                    pickle.dump(self._merged(overtaken.image, checkpoint), draft, _PROTOCOL)
-                    draft.commit(lambda: vars(self).update(_base=own))
-        self._stored = True
-
-    def _claim(self, checkpoint, lock, base):
-        """Get the right to replace *checkpoint*; raise _OvertakenError if others have replaced it."""
-        _take_turn(lock, self.env_name)
-        alone = base is self._base  # else a signal handler has saved since, and this is to be merged with that
-        try:
-            found = _unless_equal(checkpoint, base.getvalue()) if base and alone else _content(checkpoint)
-        except FileNotFoundError:
-            if self._stored:
-                _logger().warning("%s is gone: making it again", checkpoint)
-        else:
-            if found is not None:
-                raise _OvertakenError(found)
-
-    def _remember(self, draft, base):
-        """Take what *draft* wrote for what was last saved, which was *base*."""
-        self._stored = True
-        alone = base is self._base  # else a signal handler, or a value being pickled, saved in the midst of this save
-        self._base = None  # of which a part is wrong for a moment
-        try:
-            self._base = draft.written(base) if base and alone else io.BytesIO(_content(draft.path))
-        except OSError:  # it is saved all the same
-            _logger().debug("Cannot read back %s", draft.path, exc_info=True)
-        finally:
-            if self._base is None:
-                self._base = io.BytesIO(self.dumps())
-
-    def _save_without(self, refused, checkpoint):
-        """Save all but the *refused* keys: they stay as they were last saved."""
-        last = self._last_saved()
-        twin = self._twin({key: value for key, value in self.data.items() if key not in refused})
-        twin.data.update((key, last[key]) for key in refused if key in last)
-        # If there is no last one, the checkpoint cannot be loaded here, and must be kept aside.
-        twin._base = io.BytesIO(self._base.getvalue()) if last and self._base else None
-        twin._stored = self._stored
-        try:
-            twin._save(checkpoint)
-        finally:
-            self._base, self._stored = twin._base, twin._stored
+        self.dump()
 
     def _start_over(self):
         """Put this fresh environment in place of the checkpoint that may be there."""
         checkpoint = self._checkpoint()
-        with _lock_beside(checkpoint) as lock, _Draft(checkpoint) as draft:
-            _take_turn(lock, self.env_name)
-            draft.write(self.dumps())
-            draft.open()  # before anything is kept aside, as the disk may be full
-            with contextlib.suppress(FileNotFoundError):
+        with _locked(checkpoint):
+            old = _saved_since(self._base, checkpoint)
+            if old is not None and self._changed(old):
+                self._keep_aside(old, checkpoint, "a new environment takes its place")
+            _replace(checkpoint, self._base, like=checkpoint)
+            self._stored = True
+            _sync_directory(os.path.dirname(checkpoint))
+
+    def _pickled(self):
+        """Return the pickle to save, and why keys that are in it only as they were last saved cannot be pickled."""
+        try:
+            return self.dumps(), {}
+        except Exception:
+            refused = {}
+            for key, value in self.items():
                 try:
-                    work = self._differs_from(self._items(io.BytesIO(_content(checkpoint))))
-                except EnosFilePathError:
-                    work = True
-                if work:
-                    self._keep_aside(checkpoint, "a new environment takes its place")
-            draft.commit()
-        self._stored = True
-
-    def _keep_aside(self, checkpoint, why):
-        """Give *checkpoint* a second name, ``env.bakN``, before another file takes its first."""
-        prefix = f"{ENV_FILENAME}.bak"
-        numbers = [name[len(prefix) :] for name in os.listdir(self.env_name) if name.startswith(prefix)]
-        highest = max((int(number) for number in numbers if number.isdecimal()), default=0)
-        last, backup = (os.path.join(self.env_name, f"{prefix}{number}") for number in (highest, highest + 1))
-        if os.path.exists(last) and os.path.samefile(last, checkpoint):  # by a save that failed after that
-            return
+                    pickle.dumps((key, value), _PROTOCOL)
+                except Exception as error:
+                    refused[key] = error
+            if not refused:
+                raise
         try:
-            os.link(checkpoint, backup)
-            _sync_directory(self.env_name)
-        except FileExistsError:
+            last = self._items(self._base)
+        except Exception:  # a value in it does not unpickle, so nothing can be taken from it
+            self._base, last = None, {}
+        twin = self.copy()
+        for key in refused:
+            del twin.data[key]
+            twin.data.update({key: last[key]} if key in last else {})
+        return twin.dumps(), refused
+
+    def _merged(self, mine, others, checkpoint):
+        """Return *mine* with what others changed, in *others*; all three are pickles."""
+        try:
+            merged = _revived(mine, str(self.env_name), type(self))
+            base, theirs = self._items(self._base), self._items(others)
+        except MemoryError:  # which says nothing of the checkpoint
             raise
-        except OSError:  # no hard links here
-            with _Draft(backup, like=checkpoint) as draft:
-                draft.write(_content(checkpoint))
-                draft.commit()
-        _logger().warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
-
-    def _merged(self, image, checkpoint):
-        """Return this environment with what others changed in *image*, the checkpoint as they left it."""
-        try:
-            theirs = self._items(io.BytesIO(image))
-        except EnosFilePathError as error:
-            self._keep_aside(checkpoint, error)
-            return self
-        last, merged = self._last_saved(), dict(self.data)
-        for key in {**last, **theirs}:
-            if _same(last, theirs, key):
+        except Exception as error:
+            self._keep_aside(others, checkpoint, f"it cannot be merged ({_told(error)})")
+            return mine
+        for key in {**base, **theirs}:
+            if _same(base, theirs, key):  # nobody else has changed it
                 continue
-            if not _same(last, self.data, key):
-                if not _same(theirs, self.data, key):
-                    _logger().warning("Two tasks changed %r in %s: the later save wins", key, checkpoint)
-            elif key in theirs:
-                merged[key] = theirs[key]
-            else:
-                del merged[key]
-        return self._twin(merged)
+            if _same(base, merged, key):
+                merged.data.pop(key, None)
+                merged.data.update({key: theirs[key]} if key in theirs else {})
+            elif not _same(theirs, merged, key):
+                _logger().warning("Two tasks changed %s in %s: the later save wins", _shown(key), checkpoint)
+        return merged.dumps()
 
-    def _differs_from(self, held):
-        """Tell whether any value differs from the one in the dict *held*; in doubt, it does."""
-        return not all(_same(held, self.data, key) for key in {**held, **self.data})
-
-    def _last_saved(self):
-        """Return the items that changes are measured against; none if nothing is known of them."""
+    def _changed(self, image):
+        """Tell whether any value in *image*, a pickle, differs from the base; in doubt, it does."""
         try:
-            return {} if self._base is None else self._items(self._base)
-        except EnosFilePathError:  # a value pickled but does not unpickle
-            return {}
+            base, items = self._items(self._base), self._items(image)
+        except MemoryError:
+            raise
+        except Exception:
+            return True
+        return not all(_same(base, items, key) for key in {**base, **items})
 
     def _items(self, image):
-        """Return the items of the environment pickled as *image*, as they are in this one's directory."""
-        image.seek(0)
-        return _revived(image, str(self.env_name), self.env_name / ENV_FILENAME, Environment).data
+        """Return the items of the environment pickled as *image*, as they are in this directory; none of None."""
+        return {} if image is None else _revived(image, str(self.env_name), type(self)).data
+
+    def _keep_aside(self, content, checkpoint, why):
+        """Save *content*, which *checkpoint* holds, as ``env.bakN`` before another takes its place."""
+        found = (re.fullmatch(rf"{ENV_FILENAME}\.bak([0-9]+)", name) for name in os.listdir(self.env_name))
+        number = 1 + max((int(match[1]) for match in found if match), default=0)
+        backup = os.path.join(self.env_name, f"{ENV_FILENAME}.bak{number}")
+        _replace(backup, content, like=checkpoint)
+        _sync_directory(self.env_name)
+        _logger().warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
 
     def _checkpoint(self):
         """Return where the checkpoint really is: one that is a link is written through."""
         path = os.path.join(self.env_name, ENV_FILENAME)
         return os.path.realpath(path) if os.path.islink(path) else path
 
-    def _twin(self, data):
-        twin = type(self).__new__(type(self))
-        vars(twin).update(self.__getstate__(), data=data)
-        return twin
-
 
 # ---- Errors
-
-
 class EnosError(Exception):
     """Base of all errors of this module; the last argument is the message."""
 
@@ -515,7 +423,7 @@ class EnosFilePathError(EnosError):
     """There is no usable environment or config file at ``.filepath``, the path as it was given."""
 
     def __init__(self, filepath, msg=""):
-        super().__init__(filepath, msg or f"no usable environment or config file at {filepath!r}; check the path")
+        super().__init__(filepath, msg or f"no usable environment or config file at {_shown(filepath)}; check the path")
         self.filepath = filepath
 
 
@@ -523,62 +431,69 @@ class EnosSaveError(EnosError):
     """Values could not be pickled, all else was saved: ``.filepath`` is the checkpoint, ``.keys`` a list."""
 
     def __init__(self, filepath, keys, msg=""):
-        super().__init__(filepath, keys, msg or f"{filepath}: cannot pickle {keys!r}; store what can be pickled")
+        super().__init__(filepath, keys, msg or f"{filepath}: cannot pickle {_shown(keys)}; store something else there")
         self.filepath, self.keys = filepath, keys
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 200
+
+
+def _shown(value):
+    return " ".join(_REPR.repr(value).split())
+
+
+def _where(path):
+    return _shown(os.path.abspath(path) if isinstance(path, (str, os.PathLike)) else path)
+
+
+def _told(error):
+    """Return what *error* says, with its kind, on one short line."""
+    mark = getattr(error, "problem_mark", None)  # of PyYAML, whose text has lines of the file in it
+    said = f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}" if mark else None
+    said = said or getattr(error, "strerror", None) or " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:300]}" if said else type(error).__name__
 
 
 def _logger():
     import logging  # half of what this module would take to import
-
     return logging.getLogger(__name__)
 
 
-def _told(error):
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
 # ---- From a specifier to a directory, and from there to `current`
-
-_ADVICE = "run a task with new=True first, or name another environment"
-
-
 def _path(specifier):
     """Return *specifier*, a str or os.PathLike, as a str; raise EnosFilePathError if it is anything else, or empty."""
-    try:
-        name = os.fspath(specifier)
-    except TypeError:
-        name = None
-    if not isinstance(name, str) or not name:
-        raise EnosFilePathError(specifier, f"{specifier!r} is not a path: give a str or an os.PathLike, not empty")
-    return name
+    path = os.fspath(specifier) if isinstance(specifier, (str, os.PathLike)) else None
+    if isinstance(path, str) and path:
+        return path
+    why = "give the directory of an environment (a str or os.PathLike), an Environment or None"
+    raise EnosFilePathError(specifier, f"env is {_shown(specifier)}: {why}; it may be meant for a later argument")
 
 
 def _made_directory(specifier):
-    """Make the directory *specifier* with its parents, for good; return its resolved Path."""
+    """Make the directory *specifier* with its parents, durably; return its resolved Path."""
     path = _path(specifier)
+    link = os.path.abspath(SYMLINK_NAME)
+    if os.path.abspath(path) == link and not (os.path.islink(link) and os.path.isdir(link)):
+        raise EnosFilePathError(specifier, _why_absent(os.path.join(path, ENV_FILENAME)))
     try:
         directory = Path(os.path.realpath(path))
-        _check_current(path, specifier)
+        checkpoint = directory / ENV_FILENAME
+        if checkpoint.exists() and not checkpoint.is_file():
+            raise FileExistsError(f"{ENV_FILENAME} in it is no regular file, but the checkpoint goes there")
         _make_directories(directory)
-        _sync_directory(directory.parent)  # whoever made it may not have come to that
     except (OSError, ValueError) as error:
-        why = f"cannot make the directory {path!r}: {_told(error)}; choose another path"
+        why = f"cannot make an environment in {_where(path)}: {_told(error)}; choose another path"
         raise EnosFilePathError(specifier, why) from error
-    if os.path.isdir(directory / ENV_FILENAME):
-        why = f"{directory / ENV_FILENAME} is a directory, but the checkpoint needs that name; choose another path"
-        raise EnosFilePathError(specifier, why)
     return directory
 
 
-def _check_current(path, specifier):
-    """Raise EnosFilePathError if *path* leads by ``current`` and that is no link to a directory."""
-    try:
-        link = Path(os.path.realpath(os.curdir), SYMLINK_NAME)
-    except FileNotFoundError:  # somebody has deleted the working directory
-        return
-    named = (Path(os.path.realpath(step.parent), step.name) for step in (Path(path), *Path(path).parents))
-    if link in named and not (os.path.islink(link) and os.path.isdir(link)):
-        raise EnosFilePathError(specifier, f"{_state(link)}; give the new environment a name of its own")
+def _make_directories(directory):
+    """Make *directory*, a Path, with its parents, durably."""
+    new = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in new or [directory]:  # whoever made it may not have come to the sync
+        _sync_directory(path.parent)
 
 
 def _dated_directory():
@@ -588,646 +503,325 @@ def _dated_directory():
         name = time.strftime("enos_%Y-%m-%d_%H-%M-%S", time.localtime(moment))
         try:
             os.mkdir(name)
+            return name
         except FileExistsError:
             moment += 1
         except OSError as error:
-            why = f"cannot make the directory {_absolute(name)}: {_told(error)}; choose another path"
-            raise EnosFilePathError(name, why) from error
-        else:
-            return name
-
-
-def _make_directories(directory):
-    """Make *directory* with its parents, each for good."""
-    for made in (*reversed(directory.parents), directory):
-        if not made.is_dir():
-            made.mkdir(exist_ok=True)
-            _sync_directory(made.parent)
+            raise EnosFilePathError(name, f"cannot make the directory {_where(name)}: {_told(error)}") from error
 
 
 def _point_current_to(directory):
     """Make ``current`` a link to *directory*, relative if it lies below, with no moment without a link."""
+    here = Path(os.path.realpath(os.curdir))
+    target = directory.relative_to(here) if here in (directory, *directory.parents) else directory
+    link, temporary = here / SYMLINK_NAME, here / f".{SYMLINK_NAME}.{os.urandom(8).hex()}.tmp"
     try:
-        here = Path(os.path.realpath(os.curdir))
-        target = directory.relative_to(here) if here in (directory, *directory.parents) else directory
-        new = here / f".{SYMLINK_NAME}.enostask"
-        with _Lock(str(here)) as lock:
-            lock.take()  # hence one name is enough, and what a killed process left can go
-            if os.path.islink(new):
-                os.unlink(new)
-            os.symlink(target, new, target_is_directory=True)
-            try:
-                os.replace(new, here / SYMLINK_NAME)
-            finally:
-                _remove(new)
-            _sync_directory(here)
+        os.symlink(target, temporary, target_is_directory=True)
+        os.replace(temporary, link)
+        _sync_directory(here)
     except OSError as error:
-        _logger().warning("Cannot point %s to %s: %s", _absolute(SYMLINK_NAME), directory, _told(error))
+        why = f"cannot point {_where(link)} to {directory}: {_told(error)}"
+        if os.path.lexists(link) and os.path.realpath(link) != str(directory):
+            raise EnosFilePathError(SYMLINK_NAME, f"{why}; remove it, or say symlink=False") from error
+        _logger().warning("%s", why)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
 
-def _absolute(path):
-    """Return *path* as messages show it."""
-    try:
-        return os.path.abspath(path)
-    except FileNotFoundError:  # somebody has deleted the working directory
-        return os.fspath(path)
-
-
-def _state(link):
-    """Say what is wrong with *link*, which is no link to a directory that exists."""
-    if os.path.islink(link):
-        wrong = "is no directory" if os.path.exists(link) else "is gone"
-        return f"{_absolute(link)} points to {os.readlink(link)}, which {wrong}"
-    return f"{_absolute(link)} is {'not a link to an environment' if os.path.exists(link) else 'absent'}"
+def _why_absent(checkpoint):
+    """Say why there is no file *checkpoint*, and what to do."""
+    directory, name = os.path.split(checkpoint)
+    where = _where(directory)
+    if os.path.isdir(directory or os.curdir):
+        return f"no {name} in {where}: name the directory of an environment, or restore a backup ({ENV_FILENAME}.bakN)"
+    if os.path.exists(directory):
+        return f"{where} is a file: name the directory of an environment, not a file in it"
+    gone = f"points to {_shown(os.readlink(directory))}, which is gone" if os.path.islink(directory) else "is absent"
+    return f"{where} {gone}: run a task with new=True first, or name another environment"
 
 
 # ---- From the bytes of a checkpoint to an environment
-
-
-def _revived(file, directory, env_file, cls):
-    """Return the environment, a *cls*, that is pickled in *file*, as it is in *directory*, a str."""
-    reader = _Reader(file)
-    reader.cls = cls
+def _content(path):
+    """Return what the checkpoint *path* holds; raise EnosFilePathError if it cannot be read."""
+    _path(path)
     try:
-        with _CollectorPaused():
-            env = reader.load()
-        whole = _moved(env, directory)
-    except Exception as error:
-        why = f"{_absolute(env_file)} {_why_unloadable(file, '.'.join(reader.missing), error)}"
-        raise EnosFilePathError(env_file, why) from error
-    if not whole:
-        why = f"{_absolute(env_file)} is the pickle of something else, not of an Environment; {_ADVICE}"
-        raise EnosFilePathError(env_file, why)
-    return env
+        with _opened(path) as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        raise EnosFilePathError(path, _why_absent(path)) from None
+    except (OSError, ValueError) as error:
+        raise EnosFilePathError(path, f"cannot read {_where(path)}: {_told(error)}; ask for access to it") from error
 
 
-def _moved(env, directory):
-    """Let *env* be where *directory*, a str, is now; tell whether it is an environment at all."""
-    state = vars(env) if isinstance(env, Environment) else {}
-    home, data = state.get("env_name"), state.get("data")
-    if not isinstance(home, (str, PurePath)) or not isinstance(data, dict):
-        return False
-    results = data.get("resultdir")
-    if str(home) != directory or isinstance(home, str):
+def _opened(path):
+    """Open the file *path*; raise EnosFilePathError if it is no regular file, as opening a fifo would hang."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise EnosFilePathError(path, f"{_where(path)} is no regular file, so no checkpoint: name another")
+    return open(path, "rb", buffering=0)
+
+
+def _revived(image, directory, cls):
+    """Return the environment, a *cls*, that is pickled in *image*, as it is in *directory*, a str."""
+    reader = _Reader(io.BytesIO(image))
+    reader.cls = cls
+    env = reader.load()
+    if not isinstance(env, Environment) or not isinstance(env.data, dict):
+        raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
+    home, results = vars(env)["env_name"], env.data.get("resultdir")
+    if str(home) != directory or not isinstance(home, Path):  # else both stay one object, and the pickle the same
         env.env_name = Path(directory)
         if isinstance(results, (str, PurePath)):
             with contextlib.suppress(ValueError):  # it lies elsewhere, and stays there
-                data["resultdir"] = type(results)(env.env_name / PurePath(results).relative_to(home))
-    return True
+                env.data["resultdir"] = type(results)(env.env_name / PurePath(results).relative_to(home))
+    return env
 
 
-def _find_class(self, module, name):
-    """Find what a checkpoint calls *name* of *module*, whichever copy of this module, or EnOSlib, saved it."""
-    if not self.home:  # what a checkpoint names first is its own class
-        self.home = module if name == "Environment" else __name__
-    if module == self.home and name in __all__:
-        return self.cls if name == "Environment" else globals()[name]
-    self.missing = module, name
-    found = self.look_up("pathlib" if module == "pathlib._local" else module, name)  # that is 3.13's
-    self.missing = ()
-    return found
+# What 3.13 calls pathlib, and what a worker process that does not fork calls the script.
+_RENAMED = {"pathlib._local": "pathlib", "__mp_main__": "__main__"}
 
 
 class _Reader(pickle.Unpickler):
-    cls, home, missing = Environment, "", ()
-    look_up = pickle.Unpickler.find_class
-    find_class = _find_class
+    """Reads environments, whichever copy of this module, or EnOSlib, saved them."""
 
+    cls, home = None, ""
 
-class _SlowReader(pickle._Unpickler):
-    """The same in Python: when it fails, its frames tell what it was building."""
-
-    cls, home, missing = Environment, "", ()
-    look_up = pickle._Unpickler.find_class
-    find_class = _find_class
-
-
-class _CollectorPaused:
-    """A big pickle is many new objects and no garbage, in which the collector would look for some."""
-
-    def __enter__(self):
-        self.enabled = gc.isenabled()
-        if self.enabled:  # else another thread may be about to switch it on again, and this would keep it off
-            gc.disable()
-
-    def __exit__(self, *_):
-        if self.enabled:
-            gc.enable()
-
-
-def _why_unreadable(path, error):
-    """Say why there is no file *path* to load, where *error* came of trying."""
-    directory = os.path.dirname(path) or os.curdir
-    if isinstance(error, FileNotFoundError) and not os.path.isdir(directory):
-        return f"{_state(directory)}; {_ADVICE}"
-    return f"cannot read the checkpoint {path!r}: {_told(error)}; {_ADVICE}"
-
-
-def _why_unloadable(file, missing, error):
-    """Say why *file* failed to load with *error*, if need be for lack of the class *missing*."""
-    if missing.startswith("__main__."):
-        return f"needs {missing}, a class of the script that saved it: move it to a module that can be imported"
-    if missing:
-        return f"needs {missing}, which cannot be found ({_told(error)}): install or restore it"
-    if not file.seek(0, os.SEEK_END):
-        return f"is empty; restore a backup ({ENV_FILENAME}.bakN), or {_ADVICE}"
-    # Errors that only the format causes need no second look, which takes long for a big file.
-    culprit = None if isinstance(error, (pickle.UnpicklingError, EOFError)) else _culprit(file)
-    if culprit:
-        return f"holds an object of {culprit} that cannot be unpickled ({_told(error)}): mend that class"
-    return f"is damaged or no checkpoint ({_told(error)}); restore a backup ({ENV_FILENAME}.bakN), or {_ADVICE}"
-
-
-def _culprit(file):
-    """Return the name of the class or function by which *file* fails to load, if it is by one."""
-    found = None
-    file.seek(0)
-    try:
-        _SlowReader(file).load()
-    except Exception as error:
-        trace = error.__traceback__
-        while trace:
-            if trace.tb_frame.f_globals is vars(pickle):
-                here = trace.tb_frame.f_locals
-                found = type(here["inst"]) if "inst" in here else here.get("func", here.get("cls", found))
-            trace = trace.tb_next
-    name = getattr(found, "__qualname__", None)
-    return name and f"{found.__module__}.{name}"
+    def find_class(self, module, name):
+        if not self.home:  # what a checkpoint names first is its own class
+            self.home = module if name == "Environment" else __name__
+        if module == self.home and name in __all__:
+            return self.cls if name == "Environment" else globals()[name]
+        try:
+            return super().find_class(_RENAMED.get(module, module), name)
+        except (ImportError, AttributeError) as error:
+            advice = f"which cannot be found ({_told(error)}): install or restore it"
+            if module in ("__main__", "__mp_main__"):
+                advice = f"a class of the script that saved it: move {name} to a module, and import it in this script"
+            raise pickle.UnpicklingError(f"it needs {module}.{name}, {advice}") from error
 
 
 # ---- From an environment to its checkpoint
 
 _PROTOCOL = 5
-_TEMPORARY = re.compile(rf"\.{ENV_FILENAME}\.[0-9a-f]{{16}}\.tmp")
+_held: set = set()  # the locks that are held, each as process, thread and path
 
 
-class _Draft:
-    """What is to replace the file *path*: pickle writes here what that is to hold.
-
-    No file is made while that is what *known*, bytes, holds, nor before `commit` for a little more; just before one
-    is made, *claim* is called.  It is never more widely readable than *like*, which is *path* if not given.
-    """
-
-    file, name, streamed = None, "", False
-
-    def __init__(self, path, known=b"", claim=None, like=None):
-        self.path, self.known, self.claim, self.like = path, known, claim, like or path
-        self.same, self.rest = 0, bytearray()  # how much of known was written, and what after that, while it is little
-
-    def __enter__(self):
-        return self
-
-    def write(self, chunk):
-        chunk = pickle.PickleBuffer(chunk).raw()  # it may be of several dimensions, in any order
-        if self.streamed:
-            _write(self.file, chunk)
-        elif not self.rest and self.known.startswith(chunk, self.same):
-            self.same += len(chunk)
-        elif len(self.rest) + len(chunk) < 2**16:
-            self.rest += chunk
-        else:
-            self.open()
-            self.streamed = True
-            _write(self.file, chunk)
-
-    def open(self):
-        """Make the file, with what has been written so far; return its descriptor."""
-        if self.claim:
-            self.claim()
-        self.name = f"{os.path.dirname(self.path)}/.{ENV_FILENAME}.{os.urandom(8).hex()}.tmp"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+@contextlib.contextmanager
+def _locked(checkpoint):
+    """Hold the lock on *checkpoint*, where there are locks; first remove what a killed save left."""
+    directory = os.path.dirname(checkpoint)
+    path = os.path.join(directory, f".{ENV_FILENAME}.lock")
+    holder = os.getpid(), get_ident(), path
+    if holder in _held:  # a signal handler saves in the midst of a save, and would wait for itself
+        raise OSError(errno.EDEADLK, "This thread is saving here already; save again when that is done", path)
+    try:
+        _held.add(holder)
+        file, locked = _open_lock(path), False
         try:
-            model = os.stat(self.like)
-        except FileNotFoundError:
-            self.file = os.open(self.name, flags, 0o666)
-        else:
-            self.file = os.open(self.name, flags, 0o600)
-            _dress(self.file, self.like, model)
-        if self.same:
-            with memoryview(self.known) as known, known[: self.same] as same:
-                _write(self.file, same)
-        _write(self.file, self.rest)
-        return self.file
-
-    def commit(self, remember=lambda: None):
-        """Put what was written in place of *path*, for good, unless that holds it already; then *remember* it."""
-        if self.file is None and not self.rest and os.path.exists(self.path):
-            return
-        file = self.open() if self.file is None else self.file
-        os.fsync(file)
-        made, replaced = os.fstat(file), False
-        self.close()
-        try:
-            os.replace(self.name, self.path)
-            replaced, self.name = True, ""
-            _sync_directory(os.path.dirname(self.path))
-        finally:  # an error or an interrupt may come right after that, too
-            if replaced or (os.path.exists(self.path) and os.path.samestat(os.stat(self.path), made)):
-                remember()
-
-    def written(self, image):
-        """Return a BytesIO of what was written, made of *image*, one that begins as what was known.
-
-        In place, since two big ones may be too many, and fresh memory takes longer than what it is filled with.
-        """
-        self.known = b""
-        image.seek(self.same)
-        image.truncate()
-        if self.streamed:
-            with open(self.path, "rb", buffering=0) as file:
-                file.seek(self.same)
-                for piece in iter(lambda: file.read(2**20), b""):
-                    image.write(piece)
-        else:
-            image.write(self.rest)
-        return io.BytesIO(image.getvalue())  # it shares the memory; that it is another tells that there was a save
-
-    def close(self):
-        file, self.file = self.file, None
-        if file is not None:
-            os.close(file)
-
-    def __exit__(self, _, error, __):
-        try:
-            with contextlib.suppress(OSError):  # of a full disk once more
-                self.close()
+            with contextlib.suppress(ImportError), _if_supported():
+                fcntl = importlib.import_module("fcntl")  # not on Windows
+                fcntl.flock(file, fcntl.LOCK_EX)
+                locked = True
+                _remove_leftovers(directory)
+            yield
         finally:
-            if self.name:
-                _remove(self.name)
-        if isinstance(error, OSError) and error.errno and not isinstance(error.filename, str):
-            error.filename = self.path
-
-
-def _write(file, chunk):
-    """Write the whole of *chunk*, bytes-like, of which the system may take a part at a time."""
-    done = os.write(file, chunk)
-    while done < len(chunk):
-        done += os.write(file, memoryview(chunk)[done:])
-
-
-class _OvertakenError(Exception):
-    """Others have saved since: ``.image`` is what they saved."""
-
-    def __init__(self, image):
-        super().__init__()
-        self.image = image
-
-
-_locked: set = set()  # the locks that are held, as process, thread and path
-
-
-class _Lock:
-    """The lock of the file or directory *path*, a str, held from `take` until it is left."""
-
-    file = mine = None
-
-    def __init__(self, path):
-        self.path = path
-
-    def __enter__(self):
-        return self
-
-    def take(self):
-        """Wait for it; tell whether there is such a thing here."""
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            return False
-        mine = os.getpid(), get_ident(), self.path
-        how = fcntl.LOCK_EX
-        if mine in _locked:
-            how |= fcntl.LOCK_NB
-        else:  # noted before it is held, as a signal handler may come between
-            self.mine = mine
-            _locked.add(mine)
-        self.file = _open_lock(self.path)
-        try:
-            supported = _unless_unsupported(fcntl.flock, self.file, how)
-        except BlockingIOError as error:  # a signal handler, or a value being pickled, saves in the midst of a save
-            why = "This thread is saving here already; save again when that is done"
-            raise OSError(errno.EDEADLK, why, self.path) from error
-        self.mine = mine  # also if an interrupt has left it noted
-        return supported
-
-    def __exit__(self, *_):
-        _locked.discard(self.mine)
-        if self.file is None:
-            return
-        import fcntl
-
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(self.file, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
-            finally:
-                os.close(self.file)
-
-
-def _lock_beside(checkpoint):
-    return _Lock(f"{os.path.dirname(checkpoint)}/.{ENV_FILENAME}.lock")
-
-
-def _take_turn(lock, env_name):
-    """Have the one right to replace the checkpoint beside *lock*, and remove what a killed save left."""
-    directory = os.path.dirname(lock.path)
-    if not os.path.isdir(directory):
-        _make_directories(Path(directory))
-    if lock.take():  # so nobody else is at work, also where backups are, if the checkpoint is a link
-        for place in {directory, str(env_name)}:
-            with contextlib.suppress(OSError):
-                for name in filter(_TEMPORARY.fullmatch, _names_in(place)):
-                    os.unlink(os.path.join(place, name))
-
-
-def _names_in(directory):
-    """List *directory*, if possible without changing its time of access, which would be one more block to sync."""
-    try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_NOATIME)
-    except (AttributeError, PermissionError):  # not on Linux, not one's own
-        return os.listdir(directory)
-    try:
-        return os.listdir(descriptor)
+            if locked:
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
+            os.close(file)
     finally:
-        os.close(descriptor)
+        _held.discard(holder)  # last: before that, a signal handler that saves would wait for this process
 
 
 def _open_lock(path):
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except (PermissionError, IsADirectoryError):
-        if not os.path.exists(path):
-            raise
-        return os.open(path, os.O_RDONLY)  # another user's; that is enough on a local disk
+    except PermissionError:  # another user's, which is enough on a local disk
+        return os.open(path, os.O_RDONLY)
 
 
-def _unless_unsupported(call, *args):
-    """Call, and return True; or False where the file system cannot do that."""
+@contextlib.contextmanager
+def _if_supported():
+    """Pass over what this system or this file system does not know."""
     try:
-        call(*args)
+        yield
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF):
             raise
-        return False
-    return True
 
 
-def _content(path):
-    with open(path, "rb", buffering=0) as file:
-        return file.read()
+def _remove_leftovers(directory):
+    with contextlib.suppress(OSError):
+        for name in os.listdir(directory):
+            if re.fullmatch(rf"\.{ENV_FILENAME}\.[0-9a-f]{{16}}\.tmp", name):
+                os.unlink(os.path.join(directory, name))
 
 
-def _unless_equal(path, image):
-    """Return the content of the file *path*, or None if that is *image*."""
-    with open(path, "rb", buffering=0) as file:
-        # Compared piece by piece, as there may be no memory for two.
-        starts = range(0, len(image) + 1, 2**16)
-        same = all(image.startswith(file.read(2**16), start) for start in starts)
-        if not same or file.tell() < len(image):
+def _saved_since(base, path):
+    """Return what the file *path* holds, or None if that is *base*, bytes or None, or if there is no such file."""
+    known, step = base or b"", 2**20  # in steps, as there may be no memory for one more copy
+    with contextlib.suppress(FileNotFoundError), _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != len(known) or any(file.read(step) != known[at : at + step] for at in range(0, size, step)):
             file.seek(0)
             return file.read()
-        if len(image) > 2**20 and hasattr(os, "posix_fadvise"):  # the memory that caches it can serve its successor
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return None
+    return None
 
 
-def _dress(file, like, model):
-    """Give *file* the mode and, as far as permitted, the owner of *like*, of which *model* is the stat result."""
-    if not hasattr(os, "fchown"):  # Windows has neither
-        return
-    mode, own = stat.S_IMODE(model.st_mode), os.fstat(file)
-    if (own.st_uid, own.st_gid) != (model.st_uid, model.st_gid):
-        for owner in (model.st_uid, -1):
-            try:
-                os.fchown(file, owner, model.st_gid)
-                break
-            except OSError:
-                continue
-        else:  # it has another group now: let that and everybody do what both could
-            both = mode >> 3 & mode & 0o007
-            mode = mode & ~0o077 | both << 3 | both
-    if hasattr(os, "listxattr"):  # where there are access control lists, a mode alone would grant something else
-        name = "system.posix_acl_access"
-        theirs = ours = False
+def _replace(path, content, like):
+    """Put a file with *content*, bytes, in place of *path*, with the mode and owner of the file *like*, if that exists.
+
+    At any instant *path* is the old file or the new one, also where locks do not work, as nobody else
+    has the random name of the new one.  `_sync_directory` makes it last.
+    """
+    temporary = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        model = os.stat(like) if os.path.exists(like) else None
+        with open(os.open(temporary, flags, 0o600 if model else 0o666), "wb") as file:
+            if model and hasattr(os, "fchown"):  # Windows has neither
+                _take_mode_and_owner(file.fileno(), model)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _take_mode_and_owner(file, model):
+    """Give *file*, a descriptor, the mode and, where permitted, the owner and group of the stat result *model*."""
+    mode, made = stat.S_IMODE(model.st_mode), os.fstat(file)
+    if (made.st_uid, made.st_gid) != (model.st_uid, model.st_gid):
         try:
-            theirs, ours = name in os.listxattr(like), name in os.listxattr(file)
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.ENOSYS):  # what knows no such lists
-                raise
-        if theirs:
-            os.setxattr(file, name, os.getxattr(like, name))
-        elif ours:
-            os.removexattr(file, name)
-    os.fchmod(file, mode)
+            os.fchown(file, model.st_uid, model.st_gid)
+        except OSError:
+            try:
+                os.fchown(file, -1, model.st_gid)
+            except OSError:
+                mode &= ~stat.S_IRWXG  # it has another group now
+    if mode != stat.S_IMODE(made.st_mode):  # some network shares refuse even what would change nothing
+        os.fchmod(file, mode)
 
 
 def _sync_directory(directory):
     """Make the names in *directory* last through a power cut."""
-    try:
+    with contextlib.suppress(PermissionError):  # of one that may not be listed, and on Windows of any
         descriptor = os.open(directory, os.O_RDONLY)
-    except PermissionError:  # of one that may not be listed, and on Windows of any
-        return
-    try:
-        _unless_unsupported(os.fsync, descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove(path):
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-# ---- What changed, and what cannot be saved
+        try:
+            with _if_supported():
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _same(one, other, key):
-    """Tell whether *key* has the same value in both dicts or is in neither; in doubt, it has not."""
+    """Tell whether *key* has the same value in both dicts of unpickled values, or is in neither; in doubt, not."""
     if key not in one or key not in other:
         return (key in one) == (key in other)
-    with contextlib.suppress(Exception):  # what cannot be compared has changed
-        plain = [_pickled(pickle.Pickler, held[key]) for held in (one, other)]
-        if plain[0].digest() == plain[1].digest():
-            return True
-        # A pickle depends on the layout in memory, too: on which strings are one object, on the order of sets.
-        limit = 16 * max(sink.size for sink in plain) + 2**16
-        try:
-            canonical = [_pickled(_CanonicalPickler, held[key], limit) for held in (one, other)]
-        except (ValueError, RecursionError):  # it contains itself, or one thing too often: lay it out as after loading
-            settled = [pickle.loads(pickle.dumps(held[key], _PROTOCOL)) for held in (one, other)]
-            canonical = [_pickled(_SetPickler, value, limit) for value in settled]
-        return canonical[0].digest() == canonical[1].digest()
-    return False
+    try:
+        plain = [pickle.dumps(items[key], _PROTOCOL) for items in (one, other)]
+        return plain[0] == plain[1] or _digest(one[key]) == _digest(other[key])
+    except MemoryError:  # which says nothing of the values
+        raise
+    except Exception:
+        return False
 
 
-def _pickled(pickler, value, limit=float("inf"), outer=None):
-    """Return a sink with what *pickler*, a class, makes of *value*."""
-    sink = _Sink(limit, outer)
-    pickler(sink, _PROTOCOL).dump(value)
-    return sink
+def _digest(value):
+    """Return a digest of *value* that does not depend on the order of sets, or on which strings are one object."""
+    file = io.BytesIO()
+    _CanonicalPickler(file, _PROTOCOL).dump(value)
+    return sha256(file.getbuffer()).digest()
 
 
-class _SetPickler(pickle.Pickler):
-    """Pickles sets in an order that their elements alone make, and a Path as its text, which 3.13 does not."""
-
-    def __init__(self, sink, protocol):
-        super().__init__(sink, protocol)
-        self.outer = sink.outer
-
+class _CanonicalPickler(pickle.Pickler):
     def persistent_id(self, value):
-        if type(value) in (set, frozenset):
-            elements = [_pickled(_CanonicalPickler, element, outer=self.outer).digest() for element in value]
-            return type(value).__name__, sorted(elements)
-        return (type(value).__name__, str(value)) if isinstance(value, PurePath) else None
-
-
-class _CanonicalPickler(_SetPickler):
-    """Pickles what depends on the value alone."""
-
-    def __init__(self, sink, protocol):
-        super().__init__(sink, protocol)
-        self.fast = True  # no memo, so what is shared is written each time
-
-
-class _Sink:
-    """A file that keeps a digest of what is written, and the size of that, or *outer* does.
-
-    ValueError beyond *limit* bytes: a small value can share so much that it would be written without end.
-    """
-
-    def __init__(self, limit, outer):
-        import hashlib
-
-        self.limit, self.size, self.outer = limit, 0, outer or self
-        hashed = hashlib.blake2b(digest_size=16)
-        self.update, self.digest = hashed.update, hashed.digest
-
-    def write(self, chunk):
-        chunk = pickle.PickleBuffer(chunk).raw()
-        self.update(chunk)
-        self.outer.size += len(chunk)
-        if self.outer.size > self.outer.limit:
-            raise ValueError("too much is shared")
-
-
-def _unpicklable(data):
-    """Return the keys of *data* that cannot be pickled, each with the exception that says why."""
-    refused = {}
-    with open(os.devnull, "wb") as nowhere:
-        for key, value in dict(data).items():
-            try:
-                pickle.dump((key, value), nowhere, _PROTOCOL)
-            except Exception as error:
-                refused[key] = error
-    return refused
+        if isinstance(value, (set, frozenset)):
+            return type(value), sorted(map(_digest, value)), getattr(value, "__dict__", None)
+        if isinstance(value, PurePath):
+            return "path", str(value)
+        if type(value) is str:  # as a number, since for other things a pickle notes which of them are one object
+            return int.from_bytes(sha256(value.encode("utf-8", "surrogatepass")).digest(), "big")
+        return None
 
 
 def _parsed(content, kind):
     """Return the mapping in *content*, the bytes of a config file of *kind*; empty YAML is an empty one."""
-    if kind == "json":
-        import json
-
-        read = json.loads(content)
-    elif kind == "yaml":
-        from importlib import import_module
-
-        try:
-            yaml = import_module("yaml")
-        except ImportError:
-            raise ImportError("YAML needs PyYAML, which is not installed (pip install pyyaml)") from None
-        read = yaml.safe_load(content)
-        read = {} if read is None else read
-    else:
-        raise ValueError(f"config_type is {kind!r}, not 'json' or 'yaml'")
+    if kind not in ("json", "yaml"):
+        raise ValueError(f"env['config_type'] is {_shown(kind)}, not 'json' or 'yaml'")
+    try:
+        module = importlib.import_module(kind)
+    except ImportError:
+        raise ImportError("YAML needs PyYAML, which is not installed (pip install pyyaml)") from None
+    read = module.loads(content) if kind == "json" else module.safe_load(content)
+    read = {} if read is None and kind == "yaml" else read
     if not isinstance(read, dict):
         raise TypeError(f"it holds a {type(read).__name__}, not a mapping")
     return read
 
 
 # ---- Looking into environments without running anything in them: python -m enostask
-
-
 def main(arguments=None):
     """Show the environments in the working directory, or what is in one; return the exit status."""
     import argparse
     import shutil
-    import sys
-
-    about = "Show the environments in the working directory, or what one holds. Nothing in it is run."
-    parser = argparse.ArgumentParser(prog="enostask", description=about)
+    parser = argparse.ArgumentParser("enostask", description="Show environments, without running anything in them.")
     parser.add_argument("environment", nargs="?", help="a directory, or a checkpoint file such as current/env.bak1")
     environment = parser.parse_args(arguments).environment
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    width = shutil.get_terminal_size().columns
     try:
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        for line in _list() if environment is None else _show(environment, width):
-            print(line)
+        for line in map(_printable, _list() if environment is None else _items(environment)):
+            print(line if len(line) <= width else f"{line[: width - 3]}...")
         sys.stdout.flush()
     except EnosError as error:
-        print(f"enostask: {_printable(str(error))}", file=sys.stderr)
+        print(_printable(f"enostask: {error}"), file=sys.stderr)
         return 1
     except BrokenPipeError:  # `| head`; what is left in the buffer must not raise it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
+def _printable(text):
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def _list():
-    """Give a line for each environment in the working directory, newest first, and for a stray ``current``."""
-    in_use = os.path.realpath(SYMLINK_NAME) if os.path.islink(SYMLINK_NAME) else None
-    names = [name for name in os.listdir() if os.path.isfile(os.path.join(name, ENV_FILENAME))]
-    names = sorted(names, key=lambda name: -os.stat(os.path.join(name, ENV_FILENAME)).st_mtime_ns)
-    shown = [name for name in names if name != SYMLINK_NAME or not in_use]
-    width = max(map(len, shown), default=0)
-    for name in shown:
-        checkpoint = os.path.join(name, ENV_FILENAME)
+    """Give a line that says where ``current`` leads, and one for each environment here, newest first."""
+    used = os.path.realpath(SYMLINK_NAME)
+    yield f"{SYMLINK_NAME} -> {used}{'' if os.path.exists(used) else ', which is not there'}"
+    found = [Path(name, ENV_FILENAME) for name in os.listdir() if not os.path.islink(name)]
+    for checkpoint in sorted(filter(Path.is_file, found), key=os.path.getmtime, reverse=True):
         try:
             keys = f"{len(_inert(checkpoint))} keys"
         except EnosError as error:
             keys = str(error)
-        mark = f"   <- {SYMLINK_NAME}" if os.path.realpath(name) == in_use else ""
-        yield _printable("  {:{}}   {}   {:>8}   {}{}".format(name, width, *_when_and_size(checkpoint), keys, mark))
-    if in_use and in_use not in map(os.path.realpath, shown):
-        gone = "" if os.path.exists(in_use) else ", which is gone"
-        yield _printable(f"  {SYMLINK_NAME} -> {os.readlink(SYMLINK_NAME)}{gone}")
-    elif not shown:
-        yield _printable(f"no environments in {os.getcwd()}")
+        yield f"  {checkpoint.parent}   {_when_and_size(checkpoint)}   {keys}"
 
 
-def _show(environment, width):
-    """Give the lines that show what *environment*, a directory or a checkpoint file, holds; cut to *width* if given."""
+def _items(environment):
+    """Give the lines that show what *environment*, a directory or a checkpoint file, holds."""
     checkpoint = os.path.join(environment, ENV_FILENAME) if os.path.isdir(environment) else environment
     data = _inert(checkpoint)
-    directory, file = os.path.split(os.path.realpath(checkpoint))
-    title = os.path.basename(directory) + ("" if file == ENV_FILENAME else f"/{file}")
-    yield _printable("{}: saved {}, {}".format(title, *_when_and_size(checkpoint)))
-    limit = width or 10**6 + 100 * os.path.getsize(checkpoint)
-    names = [str(key) if isinstance(key, str) else _text(key, limit) for key in data]
-    longest = max(map(len, names), default=0)
-    for name, value in zip(names, data.values()):
-        home = "" if type(value).__module__ == "builtins" else f"{type(value).__module__}."
-        try:
-            text = str(value) if isinstance(value, (str, PurePath)) else _text(value, limit)
-        except Exception as error:  # of a path without its parts, which a damaged pickle can make
-            text = f"<{_told(error)}>"
-        line = _printable(f"  {name:{longest}}   {home}{type(value).__qualname__}   {text[: limit + 1]}")
-        yield line if len(line) <= limit else f"{line[: limit - 3]}..."
+    yield f"{os.path.realpath(checkpoint)}: saved {_when_and_size(checkpoint)}"
+    for key, value in data.items():
+        kind = f"{type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
+        yield f"  {key if type(key) is str else _View().repr(key):<12}   {kind}   {_View().repr(value)}"
 
 
 def _when_and_size(checkpoint):
-    found = os.stat(checkpoint)
-    size = f"{found.st_size / 1e3:.1f} kB" if found.st_size < 1e6 else f"{found.st_size / 1e6:.1f} MB"
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(found.st_mtime)), size
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.path.getmtime(checkpoint)))
+    return f"{when}   {os.path.getsize(checkpoint) / 1e3:,.1f} kB"
 
 
 def _inert(checkpoint):
     """Return the items of the environment in the file *checkpoint*, built without anything that it names."""
+    content = _content(checkpoint)
     try:
-        with _CollectorPaused():
-            # Read whole: a damaged pickle may ask a file for any amount.
-            env = _InertReader(io.BytesIO(_content(checkpoint))).load()
-        return {**env.state["data"]}
+        return {**dict(_InertReader(io.BytesIO(content)).load().parts)["data"]}
     except Exception as error:
-        why = f"cannot show {checkpoint!r}: it is absent, damaged or no checkpoint ({_told(error)})"
-        raise EnosFilePathError(checkpoint, why) from error
+        raise EnosFilePathError(checkpoint, f"{_where(checkpoint)} is no whole checkpoint: {_told(error)}") from error
 
 
 class _InertReader(pickle.Unpickler):
@@ -1235,93 +829,50 @@ class _InertReader(pickle.Unpickler):
 
     def find_class(self, module, name):
         import datetime
-
-        # Always a new class: a pickle can set attributes of what it finds.
-        if module.startswith("pathlib"):
-            flavour = PureWindowsPath if "Windows" in name else PurePosixPath
-            return type("Path", (flavour,), {"__module__": "builtins"})
+        # Always a new class, as a pickle can set attributes of what it finds; a stand-in may be a datetime's zone.
         plain = module == "datetime" and name in ("date", "datetime", "time", "timedelta")
-        # Of what a stand-in is made, it may be the zone of a datetime.
         return type(name, (getattr(datetime, name),) if plain else (_StandIn, datetime.tzinfo), {"__module__": module})
 
 
 class _StandIn:
-    """An object of a class that is not here: whatever is done to it, it keeps."""
+    """An object of a class that is not looked up: it keeps what is done to it, as named parts, and does nothing."""
 
-    args, state, items, pairs = (), None, (), ()
+    parts: list
 
     def __new__(cls, *args, **kwargs):
         self = object.__new__(cls)
-        if args or kwargs:
-            vars(self)["args"] = (*args, kwargs) if kwargs else args
+        self.parts = [*(("", arg) for arg in args), *kwargs.items()]
         return self
 
-    def __call__(self, *args, **kwargs):
-        return type(self)(*args, **kwargs)
+    def __setstate__(self, state):
+        for part in state if isinstance(state, tuple) else (state,):  # with slots, it is two dicts
+            self.parts.extend(part.items() if isinstance(part, dict) else [("", part)])
 
-    @recursive_repr()
-    def __repr__(self):
-        return _text(self, 10**3)
+    def __setitem__(self, key, value):
+        self.parts.append((key, value))
+
+    def append(self, value):
+        self.parts.append(("", value))
 
     def utcoffset(self, _):
         """Let a datetime with this zone have a hash."""
 
-    def __setstate__(self, state):
-        self.state = state
-
-    def __setitem__(self, key, value):
-        vars(self).setdefault("pairs", {})[key] = value
-
-    def append(self, value):
-        vars(self).setdefault("items", []).append(value)
-
-    def parts(self):
-        """Give what it holds, each value with the text to show before it."""
-        yield from zip(itertools.repeat(""), self.args)
-        for state in self.state if isinstance(self.state, tuple) else (self.state,):  # with slots, two dicts
-            if isinstance(state, dict):
-                yield from ((f"{name}=", value) for name, value in state.items())
-            elif state is not None:
-                yield "", state
-        yield from (("", contents) for contents in (self.items, self.pairs) if contents)
+    def __repr__(self):
+        return f"{type(self).__name__}(...)"
 
 
-def _text(value, room, around=()):
-    """Return *value* as text, of one longer than *room* at least as much; *around* are the ids of what it is in.
-
-    What is shared is shown each time, so a short pickle may have a text without end.
-    """
-    if isinstance(value, _StandIn) and set(vars(value)) in ({"items"}, {"pairs"}):
-        value = value.items or value.pairs  # a list or dict of a class of its own
-    inside = (*around, id(value))
-    if isinstance(value, _StandIn):
-        opening, closing, parts = f"{type(value).__name__}(", ")", value.parts()
-    elif isinstance(value, dict):
-        opening, closing = "{", "}"
-        parts = ((f"{_text(key, room, inside)}: ", part) for key, part in value.items())
-    elif isinstance(value, (list, tuple, set, frozenset)) and value:
-        opening, closing = {list: ("[", "]"), tuple: ("(", ")")}.get(type(value), ("{", "}"))
-        closing = ",)" if isinstance(value, tuple) and len(value) == 1 else closing
-        parts = zip(itertools.repeat(""), value)
-    elif isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
-    else:
-        return "<a very long int>" if isinstance(value, int) and value.bit_length() > 10**4 else repr(value)
-    if id(value) in around or len(around) > 30:
-        return "..."
-    pieces = []
-    for before, part in parts:
-        pieces.append(before + _text(part, room, inside))
-        room -= len(pieces[-1])
-        if room < 0:
-            break
-    return opening + ", ".join(pieces) + closing
-
-
-def _printable(text):
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+class _View(reprlib.Repr):
+    def repr1(self, value, level):
+        if isinstance(value, _StandIn):  # first, as what follows goes by the name of the class
+            if type(value).__module__.startswith("pathlib"):
+                return os.path.join("", *(part for _, part in value.parts if isinstance(part, str)))
+            shown = ((f"{name}=" if name != "" else "") + self.repr1(part, level - 1) for name, part in value.parts[:9])
+            return f"{type(value).__name__}({', '.join(shown)})" if level > 0 else repr(value)
+        if isinstance(value, (bytes, bytearray)):
+            return f"{len(value)} bytes"
+        if isinstance(value, int) and value.bit_length() > 1000:
+            return f"an int of {value.bit_length()} bits"
+        return super().repr1(value, level)
 
 
 if __name__ == "__main__":
