@@ -94,12 +94,11 @@ def get_or_create_env(new, env_name, symlink=True):
         return env_name
     if not new:
         return Environment.load_from_file(Path(SYMLINK_NAME if env_name is None else _path(env_name), ENV_FILENAME))
-    symlink = symlink is None or symlink
-    if symlink and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
+    if symlink is not False and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
         raise EnosFilePathError(SYMLINK_NAME, f"{_where(SYMLINK_NAME)} is no link; move it away, or say symlink=False")
     env = Environment(_dated_directory() if env_name is None else env_name)
     env._start_over()
-    if symlink:
+    if symlink is not False:
         _point_current_to(env.env_name)
     return env
 
@@ -115,7 +114,7 @@ class _Run:
 
     def __enter__(self):
         if self.new:
-            args, kwargs = self.filled(None)
+            args, kwargs = self.arguments_with(None)
             self.signature.bind(*args, **kwargs)  # a call that cannot succeed: TypeError before anything is made
         given = self.args[self.position] if self.by_position else self.kwargs.get("env", self.default)
         self.env = get_or_create_env(self.new, self.kwargs.get("--env") or given, self.symlink)
@@ -125,9 +124,9 @@ class _Run:
         self.start = time.monotonic()
         host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME")
         self.record("started", "started", f"host {host}, pid {os.getpid()}, Python {sys.version.split()[0]}")
-        return self.filled(self.env)
+        return self.arguments_with(self.env)
 
-    def filled(self, env):
+    def arguments_with(self, env):
         """Return the arguments of the call with *env* in its place."""
         if self.by_position:
             return (*self.args[: self.position], env, *self.args[self.position + 1 :]), self.kwargs
@@ -268,28 +267,29 @@ class Environment(UserDict):
         return env
 
     def dump(self):
-        """Save: once this returns, the checkpoint durably holds this environment, and what others changed since.
+        """Save: once this returns, the checkpoint holds this environment durably, and keys that only others changed.
 
-        Raise EnosSaveError, after saving all else, if values cannot be pickled; OSError if nothing could
-        be saved, and then the old checkpoint stays.
+        Raise EnosSaveError, after saving all else, if values cannot be pickled; OSError, or EnosFilePathError
+        for a checkpoint that is no regular file, if nothing could be saved: then the old one stays.
         """
         mine, refused = self._pickled()
         checkpoint, base = self._checkpoint(), self._base
         gone = not os.path.exists(checkpoint)
         if gone or mine != base:
             try:
+                if gone:
+                    _make_directories(Path(checkpoint).parent)
                 if gone and self._stored:
                     _logger().warning("%s is gone: making it again", checkpoint)
-                    _make_directories(Path(checkpoint).parent)
                 with _locked(checkpoint):
                     others = _saved_since(base, checkpoint)
-                    content = mine if others is None else self._merged(mine, others, checkpoint)
+                    content = mine if others is None else self._merged(base, mine, others, checkpoint)
                     _replace(checkpoint, content, like=checkpoint)
                     # Never the merge: memory lacks what others added, and the next save would delete it.
                     self._base, self._stored = mine, True
                     _sync_directory(os.path.dirname(checkpoint))
             except OSError:  # read-only or full, which is no harm if nothing changed
-                if gone or self._base is not base or self._changed(mine):
+                if gone or self._base is not base or self._differ(base, mine):
                     raise
         if refused:
             why = "; ".join(f"{_shown(key)} ({_told(error)})" for key, error in refused.items())
@@ -324,7 +324,7 @@ class Environment(UserDict):
         """Save, unless the task tore its environment down and changed nothing in it."""
         if self._stored and not os.path.exists(self._checkpoint()):
             mine, refused = self._pickled()
-            if not refused and not self._changed(mine):
+            if not refused and not self._differ(self._base, mine):
                 return
         self.dump()
 
@@ -333,14 +333,14 @@ class Environment(UserDict):
         checkpoint = self._checkpoint()
         with _locked(checkpoint):
             old = _saved_since(self._base, checkpoint)
-            if old is not None and self._changed(old):
+            if old is not None and self._differ(self._base, old):
                 self._keep_aside(old, checkpoint, "a new environment takes its place")
             _replace(checkpoint, self._base, like=checkpoint)
             self._stored = True
             _sync_directory(os.path.dirname(checkpoint))
 
     def _pickled(self):
-        """Return the pickle to save, and why keys that are in it only as they were last saved cannot be pickled."""
+        """Return the pickle to save, and the errors of keys that cannot be pickled; there, these are as last saved."""
         try:
             return self.dumps(), {}
         except Exception:
@@ -353,44 +353,44 @@ class Environment(UserDict):
             if not refused:
                 raise
         try:
-            last = self._items(self._base)
+            last_saved = self._items(self._base)
         except Exception:  # a value in it does not unpickle, so nothing can be taken from it
-            self._base, last = None, {}
-        twin = self.copy()
+            self._base, last_saved = None, {}
+        twin = self.__copy__()
         for key in refused:
             del twin.data[key]
-            twin.data.update({key: last[key]} if key in last else {})
+            twin.data.update({key: last_saved[key]} if key in last_saved else {})
         return twin.dumps(), refused
 
-    def _merged(self, mine, others, checkpoint):
-        """Return *mine* with what others changed, in *others*; all three are pickles."""
+    def _merged(self, base, mine, others, checkpoint):
+        """Return the pickle of *mine* with the keys that only *others* changed since *base*; all three are pickles."""
         try:
-            merged = _revived(mine, str(self.env_name), type(self))
-            base, theirs = self._items(self._base), self._items(others)
+            ours, theirs = _revived(mine, str(self.env_name), type(self)), self._items(others)
+            before = self._items(base)
         except MemoryError:  # which says nothing of the checkpoint
             raise
         except Exception as error:
             self._keep_aside(others, checkpoint, f"it cannot be merged ({_told(error)})")
             return mine
-        for key in {**base, **theirs}:
-            if _same(base, theirs, key):  # nobody else has changed it
+        for key in {**before, **theirs}:
+            if _same(before, theirs, key):
                 continue
-            if _same(base, merged, key):
-                merged.data.pop(key, None)
-                merged.data.update({key: theirs[key]} if key in theirs else {})
-            elif not _same(theirs, merged, key):
+            if _same(before, ours, key):  # only they changed it
+                ours.data.pop(key, None)
+                ours.data.update({key: theirs[key]} if key in theirs else {})
+            elif not _same(theirs, ours, key):
                 _logger().warning("Two tasks changed %s in %s: the later save wins", _shown(key), checkpoint)
-        return merged.dumps()
+        return ours.dumps()
 
-    def _changed(self, image):
-        """Tell whether any value in *image*, a pickle, differs from the base; in doubt, it does."""
+    def _differ(self, one, other):
+        """Tell whether any value differs between the environments pickled as *one* and *other*; in doubt, it does."""
         try:
-            base, items = self._items(self._base), self._items(image)
+            before, now = self._items(one), self._items(other)
         except MemoryError:
             raise
         except Exception:
             return True
-        return not all(_same(base, items, key) for key in {**base, **items})
+        return not all(_same(before, now, key) for key in {**before, **now})
 
     def _items(self, image):
         """Return the items of the environment pickled as *image*, as they are in this directory; none of None."""
@@ -398,9 +398,8 @@ class Environment(UserDict):
 
     def _keep_aside(self, content, checkpoint, why):
         """Save *content*, which *checkpoint* holds, as ``env.bakN`` before another takes its place."""
-        found = (re.fullmatch(rf"{ENV_FILENAME}\.bak([0-9]+)", name) for name in os.listdir(self.env_name))
-        number = 1 + max((int(match[1]) for match in found if match), default=0)
-        backup = os.path.join(self.env_name, f"{ENV_FILENAME}.bak{number}")
+        numbers = (int(name[7:]) for name in os.listdir(self.env_name) if re.fullmatch(r"env\.bak[0-9]+", name))
+        backup = os.path.join(self.env_name, f"{ENV_FILENAME}.bak{1 + max(numbers, default=0)}")
         _replace(backup, content, like=checkpoint)
         _sync_directory(self.env_name)
         _logger().warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
@@ -569,7 +568,7 @@ def _revived(image, directory, cls):
     if not isinstance(env, Environment) or not isinstance(env.data, dict):
         raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
     home, results = vars(env)["env_name"], env.data.get("resultdir")
-    if str(home) != directory or not isinstance(home, Path):  # else both stay one object, and the pickle the same
+    if str(home) != directory or not isinstance(home, Path):  # if not, they stay one object, and the pickle the same
         env.env_name = Path(directory)
         if isinstance(results, (str, PurePath)):
             with contextlib.suppress(ValueError):  # it lies elsewhere, and stays there
@@ -609,34 +608,32 @@ _held: set = set()  # the locks that are held, each as process, thread and path
 @contextlib.contextmanager
 def _locked(checkpoint):
     """Hold the lock on *checkpoint*, where there are locks; first remove what a killed save left."""
-    directory = os.path.dirname(checkpoint)
-    path = os.path.join(directory, f".{ENV_FILENAME}.lock")
+    path = os.path.join(os.path.dirname(checkpoint), f".{ENV_FILENAME}.lock")
     holder = os.getpid(), get_ident(), path
     if holder in _held:  # a signal handler saves in the midst of a save, and would wait for itself
         raise OSError(errno.EDEADLK, "This thread is saving here already; save again when that is done", path)
     try:
         _held.add(holder)
-        file, locked = _open_lock(path), False
-        try:
+        with _open_lock(path) as file:
+            locked = False
             with contextlib.suppress(ImportError), _if_supported():
                 fcntl = importlib.import_module("fcntl")  # not on Windows
                 fcntl.flock(file, fcntl.LOCK_EX)
                 locked = True
-                _remove_leftovers(directory)
-            yield
-        finally:
-            if locked:
-                fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
-            os.close(file)
+                _remove_leftovers(os.path.dirname(checkpoint))
+            try:
+                yield
+            finally:
+                if locked:  # closing is not enough if a child was forked meanwhile
+                    with contextlib.suppress(OSError):
+                        fcntl.flock(file, fcntl.LOCK_UN)
     finally:
         _held.discard(holder)  # last: before that, a signal handler that saves would wait for this process
 
 
 def _open_lock(path):
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except PermissionError:  # another user's, which is enough on a local disk
-        return os.open(path, os.O_RDONLY)
+    others = os.path.exists(path) and not os.access(path, os.W_OK)  # which is enough to lock it on a local disk
+    return open(path, "rb" if others else "ab", buffering=0)
 
 
 @contextlib.contextmanager
@@ -671,12 +668,14 @@ def _replace(path, content, like):
     """Put a file with *content*, bytes, in place of *path*, with the mode and owner of the file *like*, if that exists.
 
     At any instant *path* is the old file or the new one, also where locks do not work, as nobody else
-    has the random name of the new one.  `_sync_directory` makes it last.
+    has the random name of the new one.  `_sync_directory` makes that survive a power cut.
     """
     temporary = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        model = os.stat(like) if os.path.exists(like) else None
+        model = None
+        with contextlib.suppress(FileNotFoundError):
+            model = os.stat(like)
         with open(os.open(temporary, flags, 0o600 if model else 0o666), "wb") as file:
             if model and hasattr(os, "fchown"):  # Windows has neither
                 _take_mode_and_owner(file.fileno(), model)
@@ -706,7 +705,7 @@ def _take_mode_and_owner(file, model):
 
 
 def _sync_directory(directory):
-    """Make the names in *directory* last through a power cut."""
+    """Make the names in *directory* survive a power cut."""
     with contextlib.suppress(PermissionError):  # of one that may not be listed, and on Windows of any
         descriptor = os.open(directory, os.O_RDONLY)
         try:
@@ -772,7 +771,7 @@ def main(arguments=None):
     environment = parser.parse_args(arguments).environment
     width = shutil.get_terminal_size().columns
     try:
-        for line in map(_printable, _list() if environment is None else _items(environment)):
+        for line in map(_printable, _list() if environment is None else _item_lines(environment)):
             print(line if len(line) <= width else f"{line[: width - 3]}...")
         sys.stdout.flush()
     except EnosError as error:
@@ -800,7 +799,7 @@ def _list():
         yield f"  {checkpoint.parent}   {_when_and_size(checkpoint)}   {keys}"
 
 
-def _items(environment):
+def _item_lines(environment):
     """Give the lines that show what *environment*, a directory or a checkpoint file, holds."""
     checkpoint = os.path.join(environment, ENV_FILENAME) if os.path.isdir(environment) else environment
     data = _inert(checkpoint)

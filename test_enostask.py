@@ -1,6 +1,5 @@
-# enostask's tests, MIT-0: what it promises, told by state machines and then by one example for each promise.
-# SPDX-FileCopyrightText: the enostask authors
-# SPDX-License-Identifier: MIT-0
+# test_enostask 1.1.0, MIT-0: what enostask promises, told by state machines and then by one example for each promise.
+# SPDX-FileCopyrightText: the enostask authors; SPDX-License-Identifier: MIT-0
 """What enostask promises.  First two state machines, then crashes, then one example for each promise, in the order of its page.
 
 Needs hypothesis; run by ``python -m unittest``.  ``ENOSTASK_TESTS=deep`` looks longer, and at random.  The tests use the
@@ -10,6 +9,7 @@ import asyncio
 import contextlib
 import copy
 import datetime
+import errno
 import functools
 import io
 import logging
@@ -522,6 +522,116 @@ class OutOfMemory:
         if OutOfMemory.armed:
             raise MemoryError
         vars(self).update(state)
+
+
+# ---- Crashes
+
+
+def stop_at(number, stop):
+    """Call *stop* in place of the call of that *number*, counted from here, that changes the disk; return the count."""
+    count = []
+
+    def counting(call, opens):
+        def counted(*args, **kwargs):
+            if not opens or args[1] & (os.O_WRONLY | os.O_RDWR):
+                count.append(call)
+                if len(count) == number:
+                    stop()
+            return call(*args, **kwargs)
+
+        return counted
+
+    for name in ("open", "mkdir", "symlink", "link", "fchmod", "fchown", "fsync", "replace", "rename", "unlink"):
+        setattr(os, name, counting(getattr(os, name), name == "open"))
+    return count
+
+
+def stop_with(error):
+    raise error
+
+
+def saves(**items):
+    env = get_or_create_env(False, "work")
+    env.update(items)
+    return env.dump
+
+
+def merges():
+    dump = saves(x=1)
+    saves(z=3)()
+    return dump
+
+
+@unittest.skipUnless(hasattr(os, "fork"), "needs fork")
+class Crashes(Place):
+    """A process is killed, or its calls fail, at the first, second, ... call that changes the disk."""
+
+    # What is prepared; then what `work` holds, before and afterwards; then where `current` leads.
+    operations = {
+        "save": (lambda: saves(x=1), {"x": 0}, {"x": 1}, "other"),
+        "save but one value": (lambda: saves(x=iter, y=1, z=lambda: None), {"x": 0}, {"x": iter, "y": 1}, "other"),
+        "merge": (merges, {"x": 0, "z": 3}, {"x": 1, "z": 3}, "other"),
+        "new over work": (lambda: lambda: get_or_create_env(True, "work"), {"x": 0}, {}, "work"),
+        "new": (lambda: lambda: get_or_create_env(True, "fresh/deep"), {"x": 0}, {"x": 0}, "fresh/deep"),
+        "new elsewhere": (lambda: lambda: get_or_create_env(True, "../away"), {"x": 0}, {"x": 0}, "../away"),
+    }
+    stops = {
+        "killed": lambda: os._exit(9),
+        "EIO": lambda: stop_with(OSError(errno.EIO, "as planned")),
+        "ENOSPC": lambda: stop_with(OSError(errno.ENOSPC, "as planned")),
+        "interrupted": lambda: stop_with(KeyboardInterrupt()),
+    }
+
+    def test_the_state_is_old_or_new_whole_wherever_a_process_stops(self):
+        for operation, (prepare, old, new, target) in self.operations.items():
+            for kind, stop in self.stops.items():
+                number, outcome = 0, "none yet"
+                while outcome != "went through":
+                    number += 1
+                    with self.subTest(operation=operation, kind=kind, number=number):
+                        here, outcome = self.root / operation / f"{kind}{number}" / "here", "went through"
+                        here.mkdir(parents=True)
+                        os.chdir(here)
+                        for name in ("work", "other"):
+                            begin(name, lambda env: env.update(x=0))
+                            os.chmod(f"{name}/env", 0o640)
+                        outcome = self.outcome(prepare(), number, stop)
+                        self.check(outcome, old, new, target)
+                self.assertGreater(number, 5)  # it was reached
+
+    def outcome(self, action, number, stop):
+        """Do *action* in a child that stops at the call of that *number*; return how that ended."""
+        child = os.fork()
+        if not child:
+            status = 4
+            try:
+                count = stop_at(number, stop)
+                with contextlib.suppress(EnosSaveError):
+                    action()
+                status = 0 if len(count) < number else 1
+            except (OSError, EnosError, KeyboardInterrupt):
+                status = 2
+            finally:
+                os._exit(status)
+        return {0: "went through", 1: "returned", 2: "raised", 9: "killed"}[os.waitpid(child, 0)[1] >> 8]
+
+    def check(self, outcome, old, new, target):
+        held, link, aside = own(read("work")), os.path.relpath(os.path.realpath("current")), backups("work")
+        self.assertIn(held, (old, new))
+        self.assertIn(link, ("other", target))
+        self.assertEqual((mode("work", "env"), mode("other", "env")), (0o640, 0o640))
+        self.assertEqual([own(read("work", name)) for name in aside], [old] * len(aside))
+        self.assertIn(len(aside), (target == "work", held != old and target == "work"))
+        if link != "other":
+            self.assertEqual(read(link), FRESH)
+        if outcome in ("went through", "returned"):
+            self.assertEqual((held, link), (new, target))
+        if outcome != "killed":
+            self.assertEqual([*Path("..").rglob(".*.tmp")], [])
+        for name in ("work", "current"):
+            change(name, lambda env: env.update(next=1))
+            self.assertEqual([*Path(name).glob(".env.*.tmp")], [])
+        self.assertEqual(own(read("work")), {**held, "next": 1})
 
 
 # ---- Names
