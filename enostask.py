@@ -38,6 +38,7 @@ An Environment belongs to one thread; hand others its path.
 import contextlib
 import errno
 import functools
+import gc
 import importlib
 import io
 import os
@@ -47,9 +48,8 @@ import reprlib
 import stat
 import sys
 import time
-import types
 from _thread import get_ident
-from collections import UserDict
+from collections import UserDict, abc
 from hashlib import sha256
 from pathlib import Path, PurePath
 
@@ -152,11 +152,11 @@ class _Run:
     def record(self, event, message, details):
         """Log *message* about the task, and append the *event* to ``env.log``, which people read."""
         _logger().info("Task %s %s in %s", self.name, message, self.env.env_name)
-        line = f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {self.name:<8}  {event:<8}  {details}\n"
         try:
             if self.recording:
-                with open(self.env.env_name / "env.log", "ab", buffering=0) as file:
-                    file.write(line.encode())
+                with open(f"{self.env.env_name}/env.log", "ab", buffering=0) as file:
+                    when = time.strftime("%Y-%m-%d %H:%M:%S")
+                    file.write(f"{when}  {self.name:<8}  {event:<8}  {details}\n".encode())
         except OSError as error:
             self.recording = False
             _logger().debug("Cannot record the task %s in %s: %s", self.name, self.env.env_name, _told(error))
@@ -200,7 +200,7 @@ def _plain_task(function, run):
     def task(*args, **kwargs):
         with run(args, kwargs) as (args, kwargs):
             result = function(*args, **kwargs)
-            if isinstance(result, types.CoroutineType):  # it has yet to run, and would do so after the save
+            if isinstance(result, abc.Coroutine):  # it has yet to run, and would do so after the save
                 result.close()
                 raise TypeError(f"{task.__name__} returned a coroutine: declare what returns it as 'async def'")
             return result
@@ -298,7 +298,7 @@ class Environment(UserDict):
 
     def dumps(self):
         """Return this environment pickled.  Raise what pickling raises."""
-        return pickle.dumps(self, _PROTOCOL)
+        return pickle.dumps(self, 5)  # a protocol that every Python from 3.8 knows
 
     def reload_config(self):
         """Update ``env["config"]`` with what is in the file ``env["config_file"]``, if set.
@@ -347,7 +347,7 @@ class Environment(UserDict):
             refused = {}
             for key, value in self.items():
                 try:
-                    pickle.dumps((key, value), _PROTOCOL)
+                    pickle.dumps((key, value), 5)
                 except Exception as error:
                     refused[key] = error
             if not refused:
@@ -477,8 +477,7 @@ def _made_directory(specifier):
         raise EnosFilePathError(specifier, _why_absent(os.path.join(path, ENV_FILENAME)))
     try:
         directory = Path(os.path.realpath(path))
-        checkpoint = directory / ENV_FILENAME
-        if checkpoint.exists() and not checkpoint.is_file():
+        if (directory / ENV_FILENAME).exists() and not (directory / ENV_FILENAME).is_file():
             raise FileExistsError(f"{ENV_FILENAME} in it is no regular file, but the checkpoint goes there")
         _make_directories(directory)
     except (OSError, ValueError) as error:
@@ -564,7 +563,13 @@ def _revived(image, directory, cls):
     """Return the environment, a *cls*, that is pickled in *image*, as it is in *directory*, a str."""
     reader = _Reader(io.BytesIO(image))
     reader.cls = cls
-    env = reader.load()
+    collecting = gc.isenabled()
+    gc.disable()  # a big pickle is many new objects, among which the collector would look for garbage
+    try:
+        env = reader.load()
+    finally:
+        if collecting:
+            gc.enable()
     if not isinstance(env, Environment) or not isinstance(env.data, dict):
         raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
     home, results = vars(env)["env_name"], env.data.get("resultdir")
@@ -601,7 +606,6 @@ class _Reader(pickle.Unpickler):
 
 # ---- From an environment to its checkpoint
 
-_PROTOCOL = 5
 _held: set = set()  # the locks that are held, each as process, thread and path
 
 
@@ -614,7 +618,8 @@ def _locked(checkpoint):
         raise OSError(errno.EDEADLK, "This thread is saving here already; save again when that is done", path)
     try:
         _held.add(holder)
-        with _open_lock(path) as file:
+        read_only = os.path.exists(path) and not os.access(path, os.W_OK)  # another user's: enough on a local disk
+        with open(path, "rb" if read_only else "ab", buffering=0) as file:
             locked = False
             with contextlib.suppress(ImportError), _if_supported():
                 fcntl = importlib.import_module("fcntl")  # not on Windows
@@ -631,11 +636,6 @@ def _locked(checkpoint):
         _held.discard(holder)  # last: before that, a signal handler that saves would wait for this process
 
 
-def _open_lock(path):
-    others = os.path.exists(path) and not os.access(path, os.W_OK)  # which is enough to lock it on a local disk
-    return open(path, "rb" if others else "ab", buffering=0)
-
-
 @contextlib.contextmanager
 def _if_supported():
     """Pass over what this system or this file system does not know."""
@@ -648,9 +648,8 @@ def _if_supported():
 
 def _remove_leftovers(directory):
     with contextlib.suppress(OSError):
-        for name in os.listdir(directory):
-            if re.fullmatch(rf"\.{ENV_FILENAME}\.[0-9a-f]{{16}}\.tmp", name):
-                os.unlink(os.path.join(directory, name))
+        for name in filter(re.compile(r"\.env\.[0-9a-f]{16}\.tmp").fullmatch, os.listdir(directory)):
+            os.unlink(os.path.join(directory, name))
 
 
 def _saved_since(base, path):
@@ -720,7 +719,7 @@ def _same(one, other, key):
     if key not in one or key not in other:
         return (key in one) == (key in other)
     try:
-        plain = [pickle.dumps(items[key], _PROTOCOL) for items in (one, other)]
+        plain = [pickle.dumps(items[key], 5) for items in (one, other)]
         return plain[0] == plain[1] or _digest(one[key]) == _digest(other[key])
     except MemoryError:  # which says nothing of the values
         raise
@@ -731,7 +730,7 @@ def _same(one, other, key):
 def _digest(value):
     """Return a digest of *value* that does not depend on the order of sets, or on which strings are one object."""
     file = io.BytesIO()
-    _CanonicalPickler(file, _PROTOCOL).dump(value)
+    _CanonicalPickler(file, 5).dump(value)
     return sha256(file.getbuffer()).digest()
 
 
