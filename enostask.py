@@ -791,21 +791,18 @@ def _list():
     yield f"{SYMLINK_NAME} -> {used}{'' if os.path.exists(used) else ', which is not there'}"
     found = [Path(name, ENV_FILENAME) for name in os.listdir() if not os.path.islink(name)]
     for checkpoint in sorted(filter(Path.is_file, found), key=os.path.getmtime, reverse=True):
-        try:
-            keys = f"{len(_inert(checkpoint))} keys"
-        except EnosError as error:
-            keys = str(error)
-        yield f"  {checkpoint.parent}   {_when_and_size(checkpoint)}   {keys}"
+        yield f"  {checkpoint.parent}   {_when_and_size(checkpoint)}"
 
 
 def _item_lines(environment):
     """Give the lines that show what *environment*, a directory or a checkpoint file, holds."""
     checkpoint = os.path.join(environment, ENV_FILENAME) if os.path.isdir(environment) else environment
-    data = _inert(checkpoint)
+    data, view = _inert(checkpoint), _View()
+    view.maxstring = view.maxother = 100
     yield f"{os.path.realpath(checkpoint)}: saved {_when_and_size(checkpoint)}"
     for key, value in data.items():
         kind = f"{type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
-        yield f"  {key if type(key) is str else _View().repr(key):<12}   {kind}   {_View().repr(value)}"
+        yield f"  {key if type(key) is str else view.repr(key):<12}   {kind}   {view.repr(value)}"
 
 
 def _when_and_size(checkpoint):

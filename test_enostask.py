@@ -1325,12 +1325,13 @@ class ConfigFile(PlaceWithXp):
     def test_yaml_needs_pyyaml_and_an_empty_one_is_no_change(self):
         Path("c.yaml").touch()
         code = """
+            from pathlib import Path
             if "absent" in sys.argv:
                 sys.modules["yaml"] = None
             env = get_or_create_env(False, "xp")
             env["config_file"] = "c.yaml"
             for content in ("", "n: 1"):
-                open("c.yaml", "w").write(content)
+                Path("c.yaml").write_text(content)
                 env.reload_config()
                 print(env["config"])
         """
@@ -1427,17 +1428,15 @@ class LookingIntoEnvironments(Place):
         self.assertEqual(self.shown(), f"current -> {self.root}/current, which is not there\n")
         for n, name in enumerate("abc"):
             get_or_create_env(True, name)
-            if name == "b":
-                Path("b/env").write_bytes(b"damaged")
             os.utime(f"{name}/env", (10**9 + 60 * n, 10**9 + 60 * n))
-        wanted = r"/c\n  c   2001-09-\d\d \d\d:\d\d   0\.\d kB   4 keys\n  b .*no whole checkpoint.*\n  a "
+        wanted = r"/c\n  c   2001-09-\d\d \d\d:\d\d   0\.\d kB\n  b .*kB\n  a "
         self.assertRegex(self.shown(), f"^current -> {self.root}{wanted}")
 
     def test_it_shows_one_line_for_each_key_cut_to_the_width(self):
         day = datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc)
         begin("xp", lambda env: env.update({
             "x": list(range(1000)), "b": bytes(10**6), "n": 10**5000, "long": "y" * 500, "c\x1b[31m": "\x07",
-            "when": datetime.datetime(2026, 11, 22, 13, 55), "zone": {day: {Machine}}, "p": Path("a/b"), 5: {1: None},
+            "when": datetime.datetime(2026, 11, 22, 13, 55, 46), "zone": {day: {Machine}}, "p": Path("a/b"), 5: {1: None},
             "m": Machine("m1"), "nested": [[[[[[[Machine("x")]]]]]]], "tags": Tags("a"), "own": OwnDict(a=OwnList([1])),
         }))
         self.assertLessEqual(max(map(len, self.shown("xp", columns=90).splitlines())), 90)
@@ -1446,7 +1445,7 @@ class LookingIntoEnvironments(Place):
             r"/xp/env: saved 20\d\d-.* kB\n", r"\\x1b\[31m.*'\\x07'", r"5              dict   \{1: None\}",
             r"resultdir      pathlib\.\S+   " + re.escape(str(self.root / "xp")), r"p              \S+   a/b",
             r"x              list   \[0, 1, 2, 3, 4, 5, \.\.\.\]", r"b              bytes   1000000 bytes",
-            r"when           datetime.datetime   datetime(\.datetime)?\(2026, 11, 22, 13, 55\)",
+            r"when           datetime.datetime   datetime(\.datetime)?\(2026, 11, 22, 13, 55, 46\)",
             r"m              \w+\.Machine   Machine\(name='m1', tags=\['tag'\]\)",
             r"n              int   an int of 16610 bits", r"zone .*timezone\(",
             r"own            \w+\.OwnDict   OwnDict\(a=OwnList\(1\)\)",
