@@ -322,7 +322,7 @@ class Environment(UserDict):
 
     def _save_after_task(self):
         """Save, unless the task tore its environment down and changed nothing in it."""
-        if self._stored and not os.path.exists(self._checkpoint()):
+        if self._stored and not os.path.exists(os.path.join(self.env_name, ENV_FILENAME)):
             mine, refused = self._pickled()
             if not refused and not self._differ(self._base, mine):
                 return
@@ -618,8 +618,8 @@ def _locked(checkpoint):
         raise OSError(errno.EDEADLK, "This thread is saving here already; save again when that is done", path)
     try:
         _held.add(holder)
-        read_only = os.path.exists(path) and not os.access(path, os.W_OK)  # another user's: enough on a local disk
-        with open(path, "rb" if read_only else "ab", buffering=0) as file:
+        writable = os.access(path, os.W_OK) or not os.path.exists(path)
+        with open(path, "ab" if writable else "rb", buffering=0) as file:  # to read another user's is enough
             locked = False
             with contextlib.suppress(ImportError), _if_supported():
                 fcntl = importlib.import_module("fcntl")  # not on Windows
@@ -654,7 +654,7 @@ def _remove_leftovers(directory):
 
 def _saved_since(base, path):
     """Return what the file *path* holds, or None if that is *base*, bytes or None, or if there is no such file."""
-    known, step = base or b"", 2**20  # in steps, as there may be no memory for one more copy
+    known, step = base or b"", 2**16  # in steps, as there may be no memory for one more copy
     with contextlib.suppress(FileNotFoundError), _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size != len(known) or any(file.read(step) != known[at : at + step] for at in range(0, size, step)):
