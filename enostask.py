@@ -284,9 +284,14 @@ class Environment(UserDict):
                 with _locked(checkpoint):
                     others = _saved_since(base, checkpoint)
                     content = mine if others is None else self._merged(base, mine, others, checkpoint)
-                    _replace(checkpoint, content, like=checkpoint)
-                    # Never the merge: memory lacks what others added, and the next save would delete it.
-                    self._base, self._stored = mine, True
+                    try:
+                        _replace(checkpoint, content, like=checkpoint)
+                        # Never the merge: memory lacks what others added, and the next save would delete it.
+                        self._base, self._stored = mine, True
+                    except BaseException:
+                        if os.path.exists(checkpoint) and _saved_since(content, checkpoint) is None:
+                            self._base, self._stored = mine, True  # an interrupt came right after the rename
+                        raise
                     _sync_directory(os.path.dirname(checkpoint))
             except OSError:  # read-only or full, which is no harm if nothing changed
                 if gone or self._base is not base or self._differ(base, mine):
@@ -620,18 +625,15 @@ def _locked(checkpoint):
         _held.add(holder)
         writable = os.access(path, os.W_OK) or not os.path.exists(path)
         with open(path, "ab" if writable else "rb", buffering=0) as file:  # to read another user's is enough
-            locked = False
             with contextlib.suppress(ImportError), _if_supported():
                 fcntl = importlib.import_module("fcntl")  # not on Windows
                 fcntl.flock(file, fcntl.LOCK_EX)
-                locked = True
                 _remove_leftovers(os.path.dirname(checkpoint))
             try:
                 yield
             finally:
-                if locked:  # closing is not enough if a child was forked meanwhile
-                    with contextlib.suppress(OSError):
-                        fcntl.flock(file, fcntl.LOCK_UN)
+                with contextlib.suppress(OSError, UnboundLocalError):
+                    fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
     finally:
         _held.discard(holder)  # last: before that, a signal handler that saves would wait for this process
 
