@@ -36,7 +36,7 @@ from enostask import EnosError, EnosFilePathError, EnosSaveError, Environment, e
 MODULE = Path(module.__file__).resolve()
 FRESH = {"resultdir": ".", "config_file": None, "config": {}, "config_type": "yaml"}  # as `seen` shows it
 WHEN = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  "  # as each line of env.log begins
-IMPORTS = "import errno, fcntl, os, signal, sys, threading\nfrom pathlib import Path\nfrom enostask import *\n"  # of scripts
+IMPORTS = "import errno, fcntl, os, signal, sys, threading; from pathlib import Path; from enostask import *\n"
 UMASK = os.umask(0o022)
 os.umask(UMASK)
 
@@ -1437,8 +1437,8 @@ class LookingIntoEnvironments(Place):
         day = datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc)
         begin("xp", lambda env: env.update({
             "x": list(range(1000)), "b": bytes(10**6), "n": 10**5000, "long": "y" * 500, "c\x1b[31m": "\x07",
-            "when": datetime.datetime(2026, 11, 22, 13, 55, 6), "zone": {day: {Machine}}, "p": Path("a/b"), 5: {1: None},
-            "m": Machine("m1"), "nested": [[[[[[[Machine("x")]]]]]]], "tags": Tags("a"), "own": OwnDict(a=OwnList([1])),
+            "when": datetime.datetime(2026, 11, 22, 13, 55, 6), "zone": {day: {Machine}}, "p": Path("a/b"),
+            5: {1: None}, "m": Machine("m1"), "nested": [[[[[[[Machine("x")]]]]]]], "tags": Tags("a"), "own": OwnDict(a=OwnList([1])),
         }))
         self.assertLessEqual(max(map(len, self.shown("xp", columns=90).splitlines())), 90)
         said = self.shown("xp")
