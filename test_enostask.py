@@ -1438,7 +1438,7 @@ class LookingIntoEnvironments(Place):
         begin("xp", lambda env: env.update({
             "x": list(range(1000)), "b": bytes(10**6), "n": 10**5000, "long": "y" * 500, "c\x1b[31m": "\x07",
             "when": datetime.datetime(2026, 11, 22, 13, 55, 6), "zone": {day: {Machine}}, "p": Path("a/b"),
-            5: {1: None}, "m": Machine("m1"), "nested": [[[[[[[Machine("x")]]]]]]], "tags": Tags("a"), "own": OwnDict(a=OwnList([1])),
+            5: {1: None}, "m": Machine("m1"), "nested": [[[[[[[Machine("x")]]]]]]], "own": OwnDict(a=OwnList([1])),
         }))
         self.assertLessEqual(max(map(len, self.shown("xp", columns=90).splitlines())), 90)
         said = self.shown("xp")
