@@ -25,7 +25,7 @@ What ``python experiment.py up`` leaves in the working directory::
     enos_2026-11-22_13-55-46/
         env                                 the checkpoint: one pickle of the Environment
         .env.lock                           held only while saving, never removed
-        env.bak1, env.bak2 ...              checkpoints that were replaced whole
+        env.bak1, env.bak2 ...              older checkpoints that a new environment replaced
         env.log                             which tasks ran, and how they ended
 
 The way of the data: specifier -> directory -> load -> task -> save.  A *specifier* names an
