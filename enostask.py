@@ -236,7 +236,7 @@ class Environment(UserDict):
 
     # The pickle that it was loaded from, made with or last saved as; None if it came by pickle or from a backup.
     _base = None
-    # False as long as it was made here and never saved: then a missing checkpoint is no surprise.
+    # False until the base is durably on disk: then it is to be saved, and a missing checkpoint is no surprise.
     _stored = True
 
     def __init__(self, env_name):
@@ -272,10 +272,10 @@ class Environment(UserDict):
         Raise EnosSaveError, after saving all else, if values cannot be pickled; OSError, or EnosFilePathError
         for a checkpoint that is no regular file, if nothing could be saved: then the old one stays.
         """
-        mine, refused = self._pickled()
+        twin, mine, refused = self._pickled()
         checkpoint, base = self._checkpoint(), self._base
         gone = not os.path.exists(checkpoint)
-        if gone or mine != base:
+        if gone or mine != base or not self._stored:
             try:
                 if gone:
                     _make_directories(Path(checkpoint).parent)
@@ -283,16 +283,17 @@ class Environment(UserDict):
                     _logger().warning("%s is gone: making it again", checkpoint)
                 with _locked(checkpoint):
                     others = _saved_since(base, checkpoint)
-                    content = mine if others is None else self._merged(base, mine, others, checkpoint)
+                    content = mine if others is None else twin._merged(base, mine, others, checkpoint)
                     try:
                         _replace(checkpoint, content, like=checkpoint)
                         # Never the merge: memory lacks what others added, and the next save would delete it.
-                        self._base, self._stored = mine, True
+                        self._base, self._stored = mine, False
                     except BaseException:
                         if os.path.exists(checkpoint) and _saved_since(content, checkpoint) is None:
-                            self._base, self._stored = mine, True  # an interrupt came right after the rename
+                            self._base, self._stored = mine, False  # an interrupt came right after the rename
                         raise
                     _sync_directory(os.path.dirname(checkpoint))
+                    self._stored = True
             except OSError:  # read-only or full, which is no harm if nothing changed
                 if gone or self._base is not base or self._differ(base, mine):
                     raise
@@ -328,7 +329,7 @@ class Environment(UserDict):
     def _save_after_task(self):
         """Save, unless the task tore its environment down and changed nothing in it."""
         if self._stored and not os.path.exists(os.path.join(self.env_name, ENV_FILENAME)):
-            mine, refused = self._pickled()
+            _, mine, refused = self._pickled()
             if not refused and not self._differ(self._base, mine):
                 return
         self.dump()
@@ -341,13 +342,13 @@ class Environment(UserDict):
             if old is not None and self._differ(self._base, old):
                 self._keep_aside(old, checkpoint, "a new environment takes its place")
             _replace(checkpoint, self._base, like=checkpoint)
-            self._stored = True
             _sync_directory(os.path.dirname(checkpoint))
+            self._stored = True
 
     def _pickled(self):
-        """Return the pickle to save, and the errors of keys that cannot be pickled; there, these are as last saved."""
+        """Return what to save, its pickle, and the errors of keys that cannot be pickled, which are as last saved."""
         try:
-            return self.dumps(), {}
+            return self, self.dumps(), {}
         except Exception:
             refused = {}
             for key, value in self.items():
@@ -357,35 +358,34 @@ class Environment(UserDict):
                     refused[key] = error
             if not refused:
                 raise
+        twin, rest = self.__copy__(), {key: value for key, value in self.items() if key not in refused}
         try:
             last_saved = self._items(self._base)
-        except Exception:  # a value in it does not unpickle, so nothing can be taken from it
-            self._base, last_saved = None, {}
-        twin = self.__copy__()
-        for key in refused:
-            del twin.data[key]
-            twin.data.update({key: last_saved[key]} if key in last_saved else {})
-        return twin.dumps(), refused
+            twin.data = {**rest, **{key: last_saved[key] for key in refused if key in last_saved}}
+            return twin, twin.dumps(), refused
+        except Exception:  # that cannot be loaded, or pickled, any more: knowing no base, the save keeps it aside
+            self._base, twin.data = None, rest
+            return twin, twin.dumps(), refused
 
     def _merged(self, base, mine, others, checkpoint):
-        """Return the pickle of *mine* with the keys that only *others* changed since *base*; all three are pickles."""
+        """Return *mine*, the pickle of this, with the keys that only *others* changed since *base*, pickles as well."""
         try:
-            ours, theirs = _revived(mine, str(self.env_name), type(self)), self._items(others)
-            before = self._items(base)
+            before, ours, theirs = map(self._items, (base, mine, others))
+            merged = self.__copy__()
+            for key in {**before, **theirs}:
+                if _same(before, theirs, key):
+                    continue
+                if _same(before, ours, key):  # only they changed it
+                    merged.data.pop(key, None)
+                    merged.data.update({key: theirs[key]} if key in theirs else {})
+                elif not _same(theirs, ours, key):
+                    _logger().warning("Two tasks changed %s in %s: the later save wins", _shown(key), checkpoint)
+            return merged.dumps()
         except MemoryError:  # which says nothing of the checkpoint
             raise
         except Exception as error:
             self._keep_aside(others, checkpoint, f"it cannot be merged ({_told(error)})")
             return mine
-        for key in {**before, **theirs}:
-            if _same(before, theirs, key):
-                continue
-            if _same(before, ours, key):  # only they changed it
-                ours.data.pop(key, None)
-                ours.data.update({key: theirs[key]} if key in theirs else {})
-            elif not _same(theirs, ours, key):
-                _logger().warning("Two tasks changed %s in %s: the later save wins", _shown(key), checkpoint)
-        return ours.dumps()
 
     def _differ(self, one, other):
         """Tell whether any value differs between the environments pickled as *one* and *other*; in doubt, it does."""
@@ -569,8 +569,8 @@ def _revived(image, directory, cls):
     reader = _Reader(io.BytesIO(image))
     reader.cls = cls
     collecting = gc.isenabled()
-    gc.disable()  # a big pickle is many new objects, among which the collector would look for garbage
     try:
+        gc.disable()  # a big pickle is many new objects, among which the collector would look for garbage
         env = reader.load()
     finally:
         if collecting:
@@ -623,10 +623,11 @@ def _locked(checkpoint):
         raise OSError(errno.EDEADLK, "This thread is saving here already; save again when that is done", path)
     try:
         _held.add(holder)
-        writable = os.access(path, os.W_OK) or not os.path.exists(path)
-        with open(path, "ab" if writable else "rb", buffering=0) as file:  # to read another user's is enough
+        with contextlib.ExitStack() as closing:
             with contextlib.suppress(ImportError), _if_supported():
-                fcntl = importlib.import_module("fcntl")  # not on Windows
+                import fcntl  # not on Windows
+                writable = os.access(path, os.W_OK) or not os.path.exists(path)
+                file = closing.enter_context(open(path, "ab" if writable else "rb", buffering=0))  # to read is enough
                 fcntl.flock(file, fcntl.LOCK_EX)
                 _remove_leftovers(os.path.dirname(checkpoint))
             try:
@@ -640,11 +641,12 @@ def _locked(checkpoint):
 
 @contextlib.contextmanager
 def _if_supported():
-    """Pass over what this system or this file system does not know."""
+    """Pass over what this system or this file system does not know, or does not permit."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF):
+        unknown = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF
+        if error.errno not in unknown and not isinstance(error, PermissionError):
             raise
 
 
@@ -707,11 +709,10 @@ def _take_mode_and_owner(file, model):
 
 def _sync_directory(directory):
     """Make the names in *directory* survive a power cut."""
-    with contextlib.suppress(PermissionError):  # of one that may not be listed, and on Windows of any
+    with _if_supported():  # not for one that may not be listed, and on Windows for none
         descriptor = os.open(directory, os.O_RDONLY)
         try:
-            with _if_supported():
-                os.fsync(descriptor)
+            os.fsync(descriptor)
         finally:
             os.close(descriptor)
 
