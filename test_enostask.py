@@ -7,6 +7,7 @@ import copy
 import datetime
 import errno
 import functools
+import gc
 import importlib.util
 import io
 import logging
@@ -576,7 +577,7 @@ class PlaceWithXp(Place):
 class Names(PlaceWithXp):
     def test_errors_show_one_line_and_survive_pickling_with_their_attributes(self):
         errors = (EnosFilePathError("a/b"), EnosSaveError("a/env", ["x"]), EnosFilePathError("a", "two\nlines"))
-        for error, wanted in zip(errors, ("'a/b'", "'x'", "two")):
+        for error, wanted in zip(errors, ("'a/b'", "a/env.*'x'", "two")):
             with self.subTest(error=error), self.refused(type(error), wanted):
                 twin = pickle.loads(pickle.dumps(error))
                 self.assertEqual((str(twin), vars(twin)), (str(error), vars(error)))
@@ -686,8 +687,10 @@ class Current(Place):
                 assert os.path.exists("current/env")
         """)
         watcher.stdout.readline()
+        before = os.listdir("/dev/fd")
         for number in range(100):
             get_or_create_env(True, "ab"[number % 2])
+        self.assertEqual(os.listdir("/dev/fd"), before)
         Path("stop").touch()
         self.assertEqual(watcher.wait(), 0)
 
@@ -703,8 +706,7 @@ class Current(Place):
         for arguments in ((), ("no links",)):
             self.assertEqual(self.script(None, "a", *arguments), "ran\n")
         said = self.script(None, "b", "no links", status=1)
-        self.assertRegex(said, "EnosFilePathError: cannot point .*/current' to .*/b: .*permitted; remove it")
-        self.assertFalse(said.startswith("ran"))
+        self.assertRegex(said, r"\A(?!ran)(?s:.*)EnosFilePathError: cannot point .*/current' to .*/b: .*permitted; remove")
 
 
 class Tasks(PlaceWithXp):
@@ -767,10 +769,14 @@ class Tasks(PlaceWithXp):
 
             __call__ = method
 
+        class Later(Steps):
+            async def __call__(self, env, n):
+                await asyncio.sleep(0)
+                return self.method(env, n)
+
         @enostask()
         async def coroutine(env, n):
-            await asyncio.sleep(0)
-            return Steps()(env, n)
+            return await Later()(env, n)
 
         @enostask()
         def generator(env, n):
@@ -791,8 +797,10 @@ class Tasks(PlaceWithXp):
 
         Steps.task = enostask()(Steps.method)
         partial = enostask(functools.partial(Steps().method))
+        later = enostask()(Later())
         forms = (Steps().task, enostask()(Steps()), partial, enostask()(Steps().method))
-        forms += (lambda n: asyncio.run(coroutine(n=n)), lambda n: list(generator(n=n))[0], managed, closed)
+        forms += (lambda n: asyncio.run(coroutine(n=n)), lambda n: asyncio.run(later(n=n)))
+        forms += (lambda n: list(generator(n=n))[0], managed, closed)
         for n, form in enumerate(forms):
             with self.subTest(form=form):
                 self.assertEqual((form(n=n), items("xp")), (n, {"n": n}))
@@ -829,14 +837,11 @@ class Tasks(PlaceWithXp):
             change("xp", how, error=SystemExit(1))
 
     def test_what_can_be_no_task_is_refused_at_decoration(self):
-        class Command:
-            def __call__(self, *args, **kwargs):
-                """Like a command of click."""
-
+        command = type("Command", (), {"__call__": lambda self, *args, **kwargs: None})()  # like one of click
         async def stream(env):
             yield 1
 
-        functions = [lambda: None, lambda n: None, lambda *env: None, Command(), int, lambda env, /: None]
+        functions = [lambda: None, lambda n: None, lambda *env: None, command, int, lambda env, /: None]
         functions += [property(lambda self: 1), staticmethod(lambda env: None), classmethod(lambda cls, env: None)]
         for function in functions:
             name = getattr(function, "__name__", "")
@@ -960,8 +965,7 @@ class Loading(Place):
     def test_it_travels_by_pickle_and_copy_with_its_data_and_name(self):
         env = Environment("xp")
         env["x"] = [1]
-        twins = [pickle.loads(pickle.dumps(env)), pickle.loads(env.dumps())]
-        for twin in (*twins, copy.copy(env), copy.deepcopy(env), env.copy()):
+        for twin in (pickle.loads(env.dumps()), copy.copy(env), copy.deepcopy(env), env.copy()):
             self.assertEqual((type(twin), twin.data, twin.env_name), (Environment, env.data, env.env_name))
 
     @given(st.binary(max_size=30), st.integers(0, 10**6), st.booleans())
@@ -993,7 +997,7 @@ class NothingIsLost(PlaceWithXp):
             env["x"] = value
             env.dump()
             before, again = os.stat(Path(directory, "env")), load(directory)
-            self.assertEqual(again.data, env.data)
+            self.assertEqual((again.data, gc.isenabled()), (env.data, True))
             if not isinstance(value, set):
                 again.dump()
                 self.assertEqual(os.stat(Path(directory, "env")).st_ino, before.st_ino)
@@ -1025,6 +1029,7 @@ class NothingIsLost(PlaceWithXp):
             ([text, text], [text, "".join(["shared", " text"])]),
             (set(names), set(reversed(names))),
             (Tags("abcdefghijk"), Tags("kjihgfedcba")),
+            ([Path("a", "b")], [Path("a/b")]),
             ({1: frozenset({"x", ("y", Path("z"))})}, {1: frozenset({("y", Path("z")), "x"})}),
         ):
             with self.subTest(value=value):
@@ -1268,7 +1273,7 @@ class NothingIsLost(PlaceWithXp):
                 def call(*args, **kwargs):
                     found = function(*args, **kwargs)
                     path = os.readlink(f"/proc/self/fd/{args[0]}") if name == "fsync" else str(args[1])
-                    print(name, os.path.relpath(path), flush=True)
+                    print(name if os.path.getsize(path) else "empty", os.path.relpath(path), flush=True)
                     if fail and os.path.relpath(path) == "xp":
                         raise OSError(errno.EIO, fail.pop())
                     return found
@@ -1281,12 +1286,14 @@ class NothingIsLost(PlaceWithXp):
             except OSError:
                 env.dump()
             get_or_create_env(True, "deep/er")
+            get_or_create_env(True, "xp", symlink=False)
         """)
         said = re.sub(r"\.(env|current)\.[0-9a-f]+\.tmp", "TMP", said).splitlines()
         self.assertEqual(said[:6], ["fsync xp/TMP", "replace xp/env", "fsync xp"] * 2)  # also after an error
         self.assertEqual(sorted(said[6:8]), ["fsync .", "fsync deep"])
         self.assertEqual(said[8:11], ["fsync deep/er/TMP", "replace deep/er/env", "fsync deep/er"])
-        self.assertEqual(said[11:], ["symlink TMP", "replace current", "fsync ."])
+        self.assertEqual(said[-6:], ["fsync xp/TMP", "replace xp/env.bak1", "fsync xp", *said[:3]])
+        self.assertEqual(said[11:-7], ["symlink TMP", "replace current", "fsync ."])
 
     @unittest.skipUnless(os.geteuid() == 0 and sys.platform == "linux", "mounts need root")
     def test_a_full_or_read_only_disk_changes_nothing_and_lets_tasks_look(self):
@@ -1396,19 +1403,14 @@ class TheRecord(Place):
         list(generator())
         with self.assertRaises(EnosSaveError):
             change("xp", lambda env: env.update(secret=lambda: None))
-        lines, done, failed = Path("xp/env.log").read_text().splitlines(), r"finished  0\.\d s", r"failed    0\.\d s, "
-        host, python = re.escape(os.uname().nodename), ".".join(map(str, sys.version_info[:3]))
-        starts = [line for line in lines if "started" in line]
-        for line in starts:
-            self.assertRegex(line, WHEN + rf"\w+ +started   host {host}, pid {os.getpid()}, Python {python}")
-        wanted = [done, failed + "KeyError", failed + "KeyboardInterrupt", done, failed + "SystemExit", done]
-        wanted = ["change    " + end for end in [*wanted, failed + "EnosSaveError"]]
-        wanted[-1:-1] = ["coroutine  " + done, "generator  " + done]
-        ends = [line for line in lines if "started" not in line]
-        self.assertEqual((len(starts), len(ends)), (len(wanted), len(wanted)))
-        for line, end in zip(ends, wanted):
-            self.assertRegex(line, WHEN + end + "$")
-        self.assertNotIn("secret", "".join(lines))
+        here = f"host {os.uname().nodename}, pid {os.getpid()}, Python {sys.version.split()[0]}"
+        said = re.sub(r"(?m)^\d{4}(-\d\d){2} \d\d(:\d\d){2}  | 0\.\d s", "", Path("xp/env.log").read_text())
+        start, done, failed = "change    started   here", "change    finished ", "change    failed   , "
+        wanted = [done, failed + "KeyError", failed + "KeyboardInterrupt", done, failed + "SystemExit"]
+        wanted = [line for end in wanted for line in (start, end)]
+        wanted += ["coroutine  started   here", start, done, "coroutine  finished ", "generator  started   here"]
+        wanted += ["generator  finished ", start, failed + "EnosSaveError"]
+        self.assertEqual(said.replace(here, "here").splitlines(), wanted)
         self.script("enostask(new=True)(lambda env: os._exit(9))('killed')", status=9)
         self.assertEqual(len(Path("killed/env.log").read_text().splitlines()), 1)
 
@@ -1472,7 +1474,7 @@ class LookingIntoEnvironments(Place):
 
     def test_it_is_a_command_and_ends_quietly_behind_head(self):
         begin("xp", lambda env: env.update({f"key{n}": "x" * 60 for n in range(3000)}))
-        for name, status, wanted in (("xp | head -n 1", 0, (1, 0)), ("nix", 1, (0, 1))):
+        for name, status, wanted in (("xp | head -n 1", 0, (1, 0)), ("| true", 0, (0, 0)), ("nix", 1, (0, 1))):
             done = subprocess.run(f"'{sys.executable}' '{MODULE}' {name}", shell=True, stdout=-1, stderr=-1, text=True)
             self.assertEqual((done.returncode, (done.stdout.count("\n"), done.stderr.count("\n"))), (status, wanted))
 
