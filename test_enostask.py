@@ -556,15 +556,15 @@ class Once:
 
 
 class OutOfMemory:
-    """Loads where there is no memory left, as far as it is concerned."""
+    """Is loaded, or pickled, where there is no memory left, as far as it is concerned."""
 
-    armed = False
+    armed = ""
 
     def __getstate__(self):
-        return True
+        return stop_with(MemoryError()) if self.armed == "pickled" else True
 
     def __setstate__(self, _):
-        if self.armed:
+        if self.armed == "loaded":
             raise MemoryError
 
 
@@ -615,6 +615,9 @@ class ANewEnvironment(Place):
         self.assertEqual(len(set(names)), 8)
         for name in names:
             self.assertRegex(name, r"^enos_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d$")
+        os.chdir("/dev/fd")  # where nothing can be made
+        with self.refused(EnosFilePathError, "cannot make the directory"):
+            get_or_create_env(True, None)
 
     def test_anything_else_is_the_stated_error_and_nothing_is_created(self):
         Path("file").write_text("precious")
@@ -626,8 +629,8 @@ class ANewEnvironment(Place):
         before = sorted(os.walk("."))
         for specifier, advice in {
             20: "env is 20: give the directory.*later argument", (1,) * 100000: r"env is \(1, 1, 1.*give the directory",
-            "": "env is ''", b"xp": "env is b'xp'", "a\0b": "null", "x" * 5000: "xxx", "current": "current' is absent",
-            "file": "/file'", "file/sub": "/file/sub'", "xp/env": "/xp/env'",
+            "": "env is ''", b"xp": "env is b'xp'", "a\0b": "cannot (make|read).* null", "x" * 5000: "xxx",
+            "current": "current' is absent", "file": "/file'", "file/sub": "/file/sub'", "xp/env": "/xp/env'",
             **{name: f"{name}.* no regular file" for name in ("fifo", "taken", "device")},
         }.items():
             for new in (False, True):
@@ -706,28 +709,16 @@ class Current(Place):
         for arguments in ((), ("no links",)):
             self.assertEqual(self.script(None, "a", *arguments), "ran\n")
         said = self.script(None, "b", "no links", status=1)
-        self.assertRegex(said, r"\A(?!ran)(?s:.*)EnosFilePathError: cannot point .*/current' to .*/b: .*permitted; remove")
+        self.assertRegex(said, r"\A(?!ran)(?s:.*)EnosFilePathError: cannot point .*/current' to .*/b: .*permitted; re")
 
 
 class Tasks(PlaceWithXp):
     def test_the_specifier_is_found_wherever_it_was_given(self):
         get_or_create_env(True, "other", symlink=False)
-
-        def plain(env, n):
-            return env.env_name.name, n, []
-
-        @enostask()
-        def first(env, n=0, **options):
-            return env.env_name.name, n, sorted(options)
-
-        @enostask()
-        def second(n, env=None):
-            return plain(env, n)
-
-        @enostask()
-        def rest(**options):
-            return options.pop("env").env_name.name, options.pop("n", 0), sorted(options)
-
+        plain = lambda env, n=0, **options: (env.env_name.name, n, sorted(options))
+        first = enostask()(lambda env, n=0, **options: plain(env, n, **options))
+        second = enostask()(lambda n, env=None: plain(env, n))
+        rest = enostask()(lambda **options: plain(**options))
         wrapper = enostask()(functools.wraps(plain)(lambda *args, **kwargs: plain(*args, **kwargs)))
         unwrapping = enostask()(functools.wraps(lambda n: None)(lambda env, n: plain(env, n)))
         bound = enostask()(functools.partial(plain, env="other"))
@@ -822,9 +813,7 @@ class Tasks(PlaceWithXp):
         self.assertEqual(items("xp"), {"n": "cancelled"})
 
     def test_a_failed_save_behind_a_failed_task_is_logged_and_noted_and_raised_behind_success(self):
-        def how(env):
-            env["bad"] = lambda: None
-
+        how = lambda env: env.update(bad=lambda: None)
         with self.logged(logging.ERROR) as log, self.assertRaises(ValueError) as caught:
             change("xp", how, error=ValueError("mine"))
         self.assertRegex(log.output[0], "(?s)change.*Traceback.*EnosSaveError.*'bad'")
@@ -855,8 +844,10 @@ class Tasks(PlaceWithXp):
                 enostask(*arguments)
 
     def test_a_coroutine_that_was_not_declared_is_a_type_error(self):
+        coroutine = asyncio.sleep(0)
         with self.assertRaisesRegex(TypeError, "returned a coroutine: declare"):
-            enostask()(lambda env: asyncio.sleep(0))()
+            enostask()(lambda env: coroutine)()
+        self.assertIsNone(coroutine.cr_frame)
 
     def test_it_looks_like_the_function_and_pickles_by_reference(self):
         self.assertEqual((change.__name__, change.__doc__), ("change", change.__wrapped__.__doc__))
@@ -921,6 +912,9 @@ class Loading(Place):
             self.assertTrue(refused.exception.__suppress_context__)
         with self.refused(EnosFilePathError, "no env.bak7 in"):
             Environment.load_from_file("results/env.bak7")
+        for odd in (None, 7, ""):
+            with self.refused(EnosFilePathError, "give the directory"):
+                Environment.load_from_file(odd)
 
     def test_a_class_of_the_script_says_how_to_get_the_data_back(self):
         code = "env = get_or_create_env(%s, 'xp')\n%s\nenv.dump()"
@@ -1016,11 +1010,11 @@ class NothingIsLost(PlaceWithXp):
     def test_where_both_changed_a_key_the_later_save_wins_and_the_log_names_it(self):
         mine = load()
         self.dumped(x=1, same=1)
-        mine.update(x=2, same=1)
+        mine.update(x=2, same=1, config={"only": "mine"})
         with self.logged() as log:
             mine.dump()
         self.assertEqual(items("xp"), {"x": 2, "same": 1})
-        self.assertRegex("".join(log.output), "Two tasks changed 'x' in .*/xp/env: the later save wins$")
+        self.assertRegex("\n".join(log.output), r"\A.*Two tasks changed 'x' in .*/xp/env: the later save wins\Z")
 
     def test_only_the_layout_is_no_change(self):
         """Shared strings, the order of a set, a subclass of set: another's change of that key is taken over."""
@@ -1043,15 +1037,15 @@ class NothingIsLost(PlaceWithXp):
     def test_running_out_of_memory_in_a_merge_changes_nothing(self):
         mine = self.dumped(x=OutOfMemory(), y=1)
         self.dumped(y=2)
-        mine["z"] = 1
+        mine.update(x=1, z=1)
         before = Path("xp/env").read_bytes()
-        OutOfMemory.armed = True
-        self.addCleanup(setattr, OutOfMemory, "armed", False)
-        for save in (mine.dump, lambda: get_or_create_env(True, "xp")):
-            with self.assertRaises(MemoryError):
-                save()
+        self.addCleanup(setattr, OutOfMemory, "armed", "")
+        for OutOfMemory.armed in ("pickled", "loaded"):
+            for save in (mine.dump, lambda: get_or_create_env(OutOfMemory.armed == "loaded", "xp").dump()):
+                with self.assertRaises(MemoryError):
+                    save()
         self.assertEqual((Path("xp/env").read_bytes(), backups("xp")), (before, []))
-        OutOfMemory.armed = False
+        OutOfMemory.armed = ""
         mine.dump()
         self.assertEqual((items("xp")["y"], items("xp")["z"]), (2, 1))
 
@@ -1066,8 +1060,9 @@ class NothingIsLost(PlaceWithXp):
         self.assertEqual(items("xp"), {"x": 2, "n": 2})
 
     def test_a_value_that_cannot_be_pickled_costs_only_itself(self):
-        self.dumped(kept=1)
+        self.dumped(kept=1, gone=1)
         env = load()
+        del env["gone"]
         env.update(kept=lambda: None, fresh=threading.Lock(), good=1)
         for _ in range(2):
             with self.refused(EnosSaveError, "/xp/env is saved, but.*'kept' .*'fresh' .*pickle.*; ") as refused:
@@ -1120,7 +1115,7 @@ class NothingIsLost(PlaceWithXp):
         os.unlink("xp/.env.lock")
         before = os.stat("xp/env")
         change("xp", lambda env: env["x"])
-        load().dump()
+        [env.dump() for env in (load(), self.env)]
         after = os.stat("xp/env")
         self.assertEqual((after.st_ino, after.st_mtime_ns), (before.st_ino, before.st_mtime_ns))
         self.assertFalse(os.path.exists("xp/.env.lock"))
@@ -1180,13 +1175,16 @@ class NothingIsLost(PlaceWithXp):
         self.script("""
             def refuse(*_):
                 raise PermissionError(1, "Operation not permitted")
-            os.chmod("xp/env", 0o600)
+            os.chmod("xp/env", int(sys.argv[1], 8))
             env = get_or_create_env(False, "xp")
-            os.fchmod = os.fchown = os.chmod = os.chown = refuse  # as on a network share with fixed owners
-            env["n"] = 1
+            for call in sys.argv[2:]:
+                setattr(os, call, refuse)  # as on a network share with fixed owners
+            env["n"] = sys.argv[1]
             env.dump()
-        """)
-        self.assertEqual(items("xp"), {"n": 1})
+        """, "640", "fchown", "chown")
+        self.assertEqual((items("xp"), mode("xp/env")), ({"n": "640"}, 0o640))
+        self.script(None, "600", "fchown", "chown", "fchmod", "chmod")
+        self.assertEqual((items("xp"), mode("xp/env")), ({"n": "600"}, 0o600))
 
     def test_a_checkpoint_that_is_a_link_is_written_through(self):
         os.mkdir("store")
@@ -1380,7 +1378,7 @@ class ConfigFile(PlaceWithXp):
     def test_bad_yaml_names_the_position_and_not_the_lines(self):
         Path("c.yaml").write_text("a: 1\nb: [2\nsecret: }\n")
         self.env["config_file"] = "c.yaml"
-        with self.refused(EnosFilePathError, r"c.yaml'.* in line \d, column \d") as refused:
+        with self.refused(EnosFilePathError, r"c.yaml'.* in line 3, column 7") as refused:
             self.env.reload_config()
         self.assertNotIn("secret", str(refused.exception))
 
@@ -1441,10 +1439,11 @@ class LookingIntoEnvironments(Place):
         self.assertRegex(self.shown(), f"^current -> {self.root}{wanted}")
 
     def test_it_shows_one_line_for_each_key_cut_to_the_width(self):
-        day = datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc)
+        day, loop = datetime.datetime(2026, 11, 22, tzinfo=datetime.timezone.utc), Machine("loop")
+        loop.tags.append(loop)
         begin("xp", lambda env: env.update({
             "x": list(range(1000)), "b": bytes(10**6), "n": 10**5000, "long": "y" * 500, "c\x1b[31m": "\x07",
-            "when": datetime.datetime(2026, 11, 22, 13, 55, 6), "zone": {day: {Machine}}, "p": Path("a/b"),
+            "when": datetime.datetime(2026, 11, 22, 13, 55, 6), "zone": {day: {Machine}}, "p": Path("a/b"), "l": loop,
             5: {1: None}, "m": Machine("m1"), "nested": [[[[[[[Machine("x")]]]]]]], "own": OwnDict(a=OwnList([1])),
         }))
         self.assertLessEqual(max(map(len, self.shown("xp", columns=90).splitlines())), 90)
