@@ -28,7 +28,7 @@ What ``python experiment.py up`` leaves in the working directory::
         env.bak1, env.bak2 ...              older checkpoints that a new environment replaced
         env.log                             which tasks ran, and how they ended
 
-The way of the data: specifier -> directory -> load -> task -> save.  A *specifier* names an
+A call goes: specifier -> directory -> load -> task -> save.  A *specifier* names an
 environment: its directory (a str or os.PathLike), an Environment, or None for ``current``.
 
 Traps: loading a checkpoint runs code, so load only what you trust; ``python -m enostask PATH`` shows
@@ -48,7 +48,7 @@ import reprlib
 import stat
 import sys
 import time
-from _thread import get_ident
+from _thread import get_ident  # threading, like inspect below, is slow to import
 from collections import UserDict, abc
 from hashlib import sha256
 from pathlib import Path, PurePath
@@ -83,7 +83,7 @@ def enostask(new=False, symlink=True):
 
 
 def get_or_create_env(new, env_name, symlink=True):
-    """Return the environment that the specifier *env_name* names: loaded, or with *new* a fresh one.
+    """Return the environment that *env_name* names: an Environment itself, else loaded, or with *new* a fresh one.
 
     A fresh one stands in that directory, or in one named after the time for None; what is there is
     kept, a checkpoint as ``env.bakN``.  With *symlink*, ``current`` then points to it.  Raise
@@ -142,8 +142,7 @@ class _Run:
                 failure = failure or type(loss).__name__
                 raise
             _logger().exception("The environment of the failed task %s could not be saved as it is", self.name)
-            note = getattr(error, "add_note", _logger().debug)  # from Python 3.11
-            note(f"When its environment was saved: {loss}")
+            getattr(error, "add_note", _logger().debug)(f"When its environment was saved: {loss}")  # from 3.11 on
         finally:
             took = f"{time.monotonic() - self.start:.1f} s"
             event, how_long = ("failed", f"after {took}") if failure else ("finished", f"in {took}")
@@ -214,11 +213,11 @@ def _env_parameter(function, inner, name):
     try:
         own = signature(function, follow_wrapped=False)
         own.bind_partial(env=None)
-        names = own.parameters if "env" in own.parameters else signature(function).parameters  # below functools.wraps
+        names = own.parameters if "env" in own.parameters else signature(function).parameters  # a wrapper's
         env = names.get("env")
         # An object that takes any keyword is most likely a command of click, and would fail at the call.
         if isinstance(inner, (staticmethod, classmethod)) or not (env or isroutine(inner) or isclass(inner)):
-            raise TypeError
+            raise TypeError  # told below
     except (TypeError, ValueError):
         raise TypeError(f"{name} takes no env by keyword: write @enostask right above def {name}(env, ...)") from None
     position = list(names).index("env") if env and env.kind is env.POSITIONAL_OR_KEYWORD else None
@@ -234,9 +233,9 @@ class Environment(UserDict):
     Raise EnosFilePathError if there can be no environment.
     """
 
-    # The pickle that it was loaded from, made with or last saved as; None if it came by pickle or from a backup.
+    # To tell its changes from others': its pickle as loaded, made or last saved; None (by pickle, a backup): all are.
     _base = None
-    # False until the base is durably on disk: then it is to be saved, and a missing checkpoint is no surprise.
+    # Whether the base is durably on disk.  While it is not, a save always writes, and misses no checkpoint.
     _stored = True
 
     def __init__(self, env_name):
@@ -261,7 +260,7 @@ class Environment(UserDict):
         try:
             env = _revived(image, os.path.realpath(directory), cls)
         except Exception as error:
-            why = f"cannot load {_where(env_file)}: {_told(error)}; mend that, or restore a backup (env.bakN)"
+            why = f"cannot load {_where(env_file)}: {_told(error)}; mend that, or restore a backup (cp env.bakN env)"
             raise EnosFilePathError(env_file, why) from (error.__cause__ or error)
         env._base = image if name == ENV_FILENAME else None
         return env
@@ -270,10 +269,10 @@ class Environment(UserDict):
         """Save: once this returns, the checkpoint holds this environment durably, and keys that only others changed.
 
         Raise EnosSaveError, after saving all else, if values cannot be pickled; OSError, or EnosFilePathError
-        for a checkpoint that is no regular file, if nothing could be saved: then the old one stays.
+        for a checkpoint that is no regular file, if it cannot be saved: it is the old one, or whole and new.
         """
         twin, mine, refused = self._pickled()
-        checkpoint, base = self._checkpoint(), self._base
+        checkpoint, base = self._checkpoint(), self._base  # after _pickled, which may drop the base
         gone = not os.path.exists(checkpoint)
         if gone or mine != base or not self._stored:
             try:
@@ -282,20 +281,20 @@ class Environment(UserDict):
                 if gone and self._stored:
                     _logger().warning("%s is gone: making it again", checkpoint)
                 with _locked(checkpoint):
-                    others = _saved_since(base, checkpoint)
+                    others = _other_than(base, checkpoint)
                     content = mine if others is None else twin._merged(base, mine, others, checkpoint)
                     try:
                         _replace(checkpoint, content, like=checkpoint)
-                        # Never the merge: memory lacks what others added, and the next save would delete it.
+                        # Not the merge: memory lacks what others added, which the next save would take for deleted.
                         self._base, self._stored = mine, False
                     except BaseException:
-                        if os.path.exists(checkpoint) and _saved_since(content, checkpoint) is None:
-                            self._base, self._stored = mine, False  # an interrupt came right after the rename
+                        if os.path.exists(checkpoint) and _other_than(content, checkpoint) is None:
+                            self._base, self._stored = mine, False  # it was renamed, and then interrupted
                         raise
                     _sync_directory(os.path.dirname(checkpoint))
                     self._stored = True
-            except OSError:  # read-only or full, which is no harm if nothing changed
-                if gone or self._base is not base or self._differ(base, mine):
+            except OSError:  # read-only or full: no harm if no value changed, but only the order of a set, say
+                if gone or not self._stored or self._differ(base, mine):
                     raise
         if refused:
             why = "; ".join(f"{_shown(key)} ({_told(error)})" for key, error in refused.items())
@@ -327,7 +326,7 @@ class Environment(UserDict):
             raise EnosFilePathError(config_file, why) from error
 
     def _save_after_task(self):
-        """Save, unless the task tore its environment down and changed nothing in it."""
+        """Save, but do not make an environment again that the task removed without changing a value in it."""
         if self._stored and not os.path.exists(os.path.join(self.env_name, ENV_FILENAME)):
             _, mine, refused = self._pickled()
             if not refused and not self._differ(self._base, mine):
@@ -338,7 +337,7 @@ class Environment(UserDict):
         """Put this fresh environment in place of the checkpoint that may be there."""
         checkpoint = self._checkpoint()
         with _locked(checkpoint):
-            old = _saved_since(self._base, checkpoint)
+            old = _other_than(self._base, checkpoint)
             if old is not None and self._differ(self._base, old):
                 self._keep_aside(old, checkpoint, "a new environment takes its place")
             _replace(checkpoint, self._base, like=checkpoint)
@@ -363,7 +362,9 @@ class Environment(UserDict):
             last_saved = self._items(self._base)
             twin.data = {**rest, **{key: last_saved[key] for key in refused if key in last_saved}}
             return twin, twin.dumps(), refused
-        except Exception:  # that cannot be loaded, or pickled, any more: knowing no base, the save keeps it aside
+        except MemoryError:
+            raise
+        except Exception:  # neither works any more: with no base, the merge fails, and keeps the checkpoint aside
             self._base, twin.data = None, rest
             return twin, twin.dumps(), refused
 
@@ -495,7 +496,7 @@ def _make_directories(directory):
     """Make *directory*, a Path, with its parents, durably."""
     new = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
-    for path in new or [directory]:  # whoever made it may not have come to the sync
+    for path in new or [directory]:  # also if it is there: its maker may have been killed before the sync
         _sync_directory(path.parent)
 
 
@@ -524,7 +525,7 @@ def _point_current_to(directory):
         _sync_directory(here)
     except OSError as error:
         why = f"cannot point {_where(link)} to {directory}: {_told(error)}"
-        if os.path.lexists(link) and os.path.realpath(link) != str(directory):
+        if os.path.lexists(link) and os.path.realpath(link) != str(directory):  # the next task would use that
             raise EnosFilePathError(SYMLINK_NAME, f"{why}; remove it, or say symlink=False") from error
         _logger().warning("%s", why)
     finally:
@@ -537,7 +538,7 @@ def _why_absent(checkpoint):
     directory, name = os.path.split(checkpoint)
     where = _where(directory)
     if os.path.isdir(directory or os.curdir):
-        return f"no {name} in {where}: name the directory of an environment, or restore a backup ({ENV_FILENAME}.bakN)"
+        return f"no {name} in {where}: name the directory of an environment, or restore a backup (cp env.bakN env)"
     if os.path.exists(directory):
         return f"{where} is a file: name the directory of an environment, not a file in it"
     gone = f"points to {_shown(os.readlink(directory))}, which is gone" if os.path.islink(directory) else "is absent"
@@ -554,7 +555,7 @@ def _content(path):
     except (FileNotFoundError, NotADirectoryError):
         raise EnosFilePathError(path, _why_absent(path)) from None
     except (OSError, ValueError) as error:
-        raise EnosFilePathError(path, f"cannot read {_where(path)}: {_told(error)}; ask for access to it") from error
+        raise EnosFilePathError(path, f"cannot read {_where(path)}: {_told(error)}; check disk and permissions") from error
 
 
 def _opened(path):
@@ -578,15 +579,14 @@ def _revived(image, directory, cls):
     if not isinstance(env, Environment) or not isinstance(env.data, dict):
         raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
     home, results = vars(env)["env_name"], env.data.get("resultdir")
-    if str(home) != directory or not isinstance(home, Path):  # if not, they stay one object, and the pickle the same
+    if str(home) != directory or not isinstance(home, Path):  # if not, even an equal resultdir would be a change
         env.env_name = Path(directory)
-        if isinstance(results, (str, PurePath)):
-            with contextlib.suppress(ValueError):  # it lies elsewhere, and stays there
-                env.data["resultdir"] = type(results)(env.env_name / PurePath(results).relative_to(home))
+        with contextlib.suppress(TypeError, ValueError):  # it is no path, or lies elsewhere, and stays there
+            env.data["resultdir"] = type(results)(env.env_name / PurePath(results).relative_to(home))
     return env
 
 
-# What 3.13 calls pathlib, and what a worker process that does not fork calls the script.
+# What 3.13 calls pathlib, and what a worker process that was spawned calls the script.
 _RENAMED = {"pathlib._local": "pathlib", "__mp_main__": "__main__"}
 
 
@@ -596,7 +596,7 @@ class _Reader(pickle.Unpickler):
     cls, home = None, ""
 
     def find_class(self, module, name):
-        if not self.home:  # what a checkpoint names first is its own class
+        if not self.home:  # a checkpoint names its own class first: this is the module that saved it
             self.home = module if name == "Environment" else __name__
         if module == self.home and name in __all__:
             return self.cls if name == "Environment" else globals()[name]
@@ -616,7 +616,7 @@ _held: set = set()  # the locks that are held, each as process, thread and path
 
 @contextlib.contextmanager
 def _locked(checkpoint):
-    """Hold the lock on *checkpoint*, where there are locks; first remove what a killed save left."""
+    """Hold the lock on *checkpoint*, where that is supported and permitted; first remove what a killed save left."""
     path = os.path.join(os.path.dirname(checkpoint), f".{ENV_FILENAME}.lock")
     holder = os.getpid(), get_ident(), path
     if holder in _held:  # a signal handler saves in the midst of a save, and would wait for itself
@@ -624,10 +624,10 @@ def _locked(checkpoint):
     try:
         _held.add(holder)
         with contextlib.ExitStack() as closing:
-            with contextlib.suppress(ImportError), _if_supported():
+            with contextlib.suppress(ImportError), _if_possible():
                 import fcntl  # not on Windows
                 writable = os.access(path, os.W_OK) or not os.path.exists(path)
-                file = closing.enter_context(open(path, "ab" if writable else "rb", buffering=0))  # to read is enough
+                file = closing.enter_context(open(path, "ab" if writable else "rb", buffering=0))  # or another's
                 fcntl.flock(file, fcntl.LOCK_EX)
                 _remove_leftovers(os.path.dirname(checkpoint))
             try:
@@ -636,11 +636,11 @@ def _locked(checkpoint):
                 with contextlib.suppress(OSError, UnboundLocalError):
                     fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
     finally:
-        _held.discard(holder)  # last: before that, a signal handler that saves would wait for this process
+        _held.discard(holder)  # last: a signal handler that saved before that would wait for itself
 
 
 @contextlib.contextmanager
-def _if_supported():
+def _if_possible():
     """Pass over what this system or this file system does not know, or does not permit."""
     try:
         yield
@@ -656,7 +656,7 @@ def _remove_leftovers(directory):
             os.unlink(os.path.join(directory, name))
 
 
-def _saved_since(base, path):
+def _other_than(base, path):
     """Return what the file *path* holds, or None if that is *base*, bytes or None, or if there is no such file."""
     known, step = base or b"", 2**16  # in steps, as there may be no memory for one more copy
     with contextlib.suppress(FileNotFoundError), _opened(path) as file:
@@ -709,7 +709,7 @@ def _take_mode_and_owner(file, model):
 
 def _sync_directory(directory):
     """Make the names in *directory* survive a power cut."""
-    with _if_supported():  # not for one that may not be listed, and on Windows for none
+    with _if_possible():  # not for one that may not be listed, and on Windows for none
         descriptor = os.open(directory, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -743,7 +743,7 @@ class _CanonicalPickler(pickle.Pickler):
             return type(value), sorted(map(_digest, value)), getattr(value, "__dict__", None)
         if isinstance(value, PurePath):
             return "path", str(value)
-        if type(value) is str:  # as a number, since for other things a pickle notes which of them are one object
+        if type(value) is str:  # as a number: of these, a pickle does not note which are one object
             return int.from_bytes(sha256(value.encode("utf-8", "surrogatepass")).digest(), "big")
         return None
 
@@ -793,7 +793,7 @@ def _list():
     used = os.path.realpath(SYMLINK_NAME)
     yield f"{SYMLINK_NAME} -> {used}{'' if os.path.exists(used) else ', which is not there'}"
     found = [Path(name, ENV_FILENAME) for name in os.listdir() if not os.path.islink(name)]
-    for checkpoint in sorted(filter(Path.is_file, found), key=os.path.getmtime, reverse=True):
+    for checkpoint in sorted(filter(os.path.isfile, found), key=os.path.getmtime, reverse=True):
         yield f"  {checkpoint.parent}   {_when_and_size(checkpoint)}"
 
 
@@ -827,7 +827,7 @@ class _InertReader(pickle.Unpickler):
 
     def find_class(self, module, name):
         import datetime
-        # Always a new class, as a pickle can set attributes of what it finds; a stand-in may be a datetime's zone.
+        # Always a new class, as a pickle can set attributes of what it finds; a tzinfo, as a datetime may take it.
         plain = module == "datetime" and name in ("date", "datetime", "time", "timedelta")
         return type(name, (getattr(datetime, name),) if plain else (_StandIn, datetime.tzinfo), {"__module__": module})
 

@@ -604,8 +604,6 @@ class ANewEnvironment(Place):
         self.assertEqual(env.data, dict(resultdir=where, config_file=None, config={}, config_type="yaml"))
         self.assertEqual((env.env_name, os.listdir("deep/er")), (where, []))
         self.assertIs(get_or_create_env(True, env), env)
-        env.dump()
-        self.assertEqual(load("deep/er").data, env.data)
 
     def test_a_directory_named_after_the_time_is_never_shared(self):
         code = "print(get_or_create_env(True, None).env_name.name)"
@@ -749,8 +747,6 @@ class Tasks(PlaceWithXp):
             with self.assertRaises(TypeError):
                 begin(*args, **options)
         self.assertEqual((sorted(os.walk(".")), os.readlink("current")), (before, "xp"))
-        begin(env="a", how=lambda env: env.update(count=3))
-        self.assertEqual(items("a"), {"count": 3})
 
     def test_every_form_of_function_is_saved_when_it_ends(self):
         class Steps:
@@ -832,10 +828,9 @@ class Tasks(PlaceWithXp):
 
         functions = [lambda: None, lambda n: None, lambda *env: None, command, int, lambda env, /: None]
         functions += [property(lambda self: 1), staticmethod(lambda env: None), classmethod(lambda cls, env: None)]
-        for function in functions:
-            name = getattr(function, "__name__", "")
+        for name, function in ((getattr(function, "__name__", ""), function) for function in functions):
             for decorator in (enostask, enostask(), enostask(new=True)):
-                with self.assertRaisesRegex(TypeError, f"{name}.* takes no env by keyword: write @enostask"):
+                with self.assertRaisesRegex(TypeError, f"^{name}.* takes no env by keyword: write @enostask"):
                     decorator(function)
         with self.assertRaisesRegex(TypeError, "stream cannot be a task: it is an async generator"):
             enostask()(stream)
@@ -990,8 +985,10 @@ class NothingIsLost(PlaceWithXp):
             env = get_or_create_env(True, directory, symlink=False)
             env["x"] = value
             env.dump()
+            (gc.enable if value else gc.disable)()
             before, again = os.stat(Path(directory, "env")), load(directory)
-            self.assertEqual((again.data, gc.isenabled()), (env.data, True))
+            self.assertEqual((again.data, gc.isenabled()), (env.data, bool(value)))
+            gc.enable()
             if not isinstance(value, set):
                 again.dump()
                 self.assertEqual(os.stat(Path(directory, "env")).st_ino, before.st_ino)
@@ -1037,7 +1034,7 @@ class NothingIsLost(PlaceWithXp):
     def test_running_out_of_memory_in_a_merge_changes_nothing(self):
         mine = self.dumped(x=OutOfMemory(), y=1)
         self.dumped(y=2)
-        mine.update(x=1, z=1)
+        mine.update(x=1, z=1, bad=lambda: None)
         before = Path("xp/env").read_bytes()
         self.addCleanup(setattr, OutOfMemory, "armed", "")
         for OutOfMemory.armed in ("pickled", "loaded"):
@@ -1046,7 +1043,7 @@ class NothingIsLost(PlaceWithXp):
                     save()
         self.assertEqual((Path("xp/env").read_bytes(), backups("xp")), (before, []))
         OutOfMemory.armed = ""
-        mine.dump()
+        self.assertRaises(EnosSaveError, mine.dump)
         self.assertEqual((items("xp")["y"], items("xp")["z"]), (2, 1))
 
     def test_a_value_that_cannot_be_compared_counts_as_changed(self):
@@ -1072,6 +1069,9 @@ class NothingIsLost(PlaceWithXp):
             self.assertTrue(callable(env["kept"]))
         env.update(kept=2, fresh=3)
         env.dump()
+        env.attribute = lambda: None
+        with self.assertRaisesRegex(Exception, "pickle.*lambda"):
+            env.dump()
         self.assertEqual(items("xp"), {"kept": 2, "good": 1, "fresh": 3})
 
     def test_what_was_saved_but_cannot_be_pickled_any_more_costs_only_itself_and_is_kept_aside(self):
