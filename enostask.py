@@ -53,6 +53,9 @@ from collections import UserDict, abc
 from hashlib import sha256
 from pathlib import Path, PurePath
 
+with contextlib.suppress(ImportError):
+    import fcntl  # not on Windows
+
 __all__ = ["ENV_FILENAME", "SYMLINK_NAME", "EnosError", "EnosFilePathError", "EnosSaveError"]
 __all__ += ["Environment", "enostask", "get_or_create_env"]
 __version__ = "1.1.0"
@@ -555,7 +558,7 @@ def _content(path):
     except (FileNotFoundError, NotADirectoryError):
         raise EnosFilePathError(path, _why_absent(path)) from None
     except (OSError, ValueError) as error:
-        raise EnosFilePathError(path, f"cannot read {_where(path)}: {_told(error)}; check disk and permissions") from error
+        raise EnosFilePathError(path, f"cannot read {_where(path)}: {_told(error)}; check disk and access") from error
 
 
 def _opened(path):
@@ -578,7 +581,7 @@ def _revived(image, directory, cls):
             gc.enable()
     if not isinstance(env, Environment) or not isinstance(env.data, dict):
         raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
-    home, results = vars(env)["env_name"], env.data.get("resultdir")
+    home, results = vars(env)["env_name"], env.data.get("resultdir", "")
     if str(home) != directory or not isinstance(home, Path):  # if not, even an equal resultdir would be a change
         env.env_name = Path(directory)
         with contextlib.suppress(TypeError, ValueError):  # it is no path, or lies elsewhere, and stays there
@@ -624,8 +627,7 @@ def _locked(checkpoint):
     try:
         _held.add(holder)
         with contextlib.ExitStack() as closing:
-            with contextlib.suppress(ImportError), _if_possible():
-                import fcntl  # not on Windows
+            with contextlib.suppress(NameError), _if_possible():
                 writable = os.access(path, os.W_OK) or not os.path.exists(path)
                 file = closing.enter_context(open(path, "ab" if writable else "rb", buffering=0))  # or another's
                 fcntl.flock(file, fcntl.LOCK_EX)
@@ -633,7 +635,7 @@ def _locked(checkpoint):
             try:
                 yield
             finally:
-                with contextlib.suppress(OSError, UnboundLocalError):
+                with contextlib.suppress(NameError, OSError):
                     fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
     finally:
         _held.discard(holder)  # last: a signal handler that saved before that would wait for itself
@@ -674,12 +676,11 @@ def _replace(path, content, like):
     has the random name of the new one.  `_sync_directory` makes that survive a power cut.
     """
     temporary = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         model = None
         with contextlib.suppress(FileNotFoundError):
             model = os.stat(like)
-        with open(os.open(temporary, flags, 0o600 if model else 0o666), "wb") as file:
+        with open(temporary, "xb", opener=functools.partial(os.open, mode=0o600 if model else 0o666)) as file:
             if model and hasattr(os, "fchown"):  # Windows has neither
                 _take_mode_and_owner(file.fileno(), model)
             file.write(content)
