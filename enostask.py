@@ -236,9 +236,10 @@ class Environment(UserDict):
     Raise EnosFilePathError if there can be no environment.
     """
 
-    # To tell its changes from others': its pickle as loaded, made or last saved; None (by pickle, a backup): all are.
+    # Its pickle as loaded, made or last saved, to tell its changes from others'.  None if it came by pickle or from
+    # a backup: then all that it holds is a change.
     _base = None
-    # Whether the base is durably on disk.  While it is not, a save always writes, and misses no checkpoint.
+    # Whether the base is durably on disk; if not, a save always writes, and a missing checkpoint is no surprise.
     _stored = True
 
     def __init__(self, env_name):
@@ -367,12 +368,12 @@ class Environment(UserDict):
             return twin, twin.dumps(), refused
         except MemoryError:
             raise
-        except Exception:  # neither works any more: with no base, the merge fails, and keeps the checkpoint aside
+        except Exception:  # the last saved one is of no use: without a base, the save keeps the checkpoint aside
             self._base, twin.data = None, rest
             return twin, twin.dumps(), refused
 
     def _merged(self, base, mine, others, checkpoint):
-        """Return *mine*, the pickle of this, with the keys that only *others* changed since *base*, pickles as well."""
+        """Return the pickle *mine* with what only *others* changed since *base*, which are pickles, too."""
         try:
             before, ours, theirs = map(self._items, (base, mine, others))
             merged = self.__copy__()
