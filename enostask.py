@@ -73,8 +73,8 @@ def enostask(new=False, symlink=True):
     A caller may name one by ``env``, a specifier; a keyword ``--env`` that is not empty goes first, and
     ``env_symlink=False`` leaves ``current`` alone.  The function receives these two like any keyword.
 
-    Raise TypeError at decoration if *new* or *symlink* is no bool, or if the function takes no ``env``
-    or is an async generator; at a call, if the arguments do not fit a *new* task, or if it returns a
+    Raise TypeError at decoration if *new* is no bool, *symlink* neither bool nor None, or if the function
+    takes no ``env`` or is an async generator; at a call, if the arguments do not fit a *new* task, or if it returns a
     coroutine that was not declared.  Otherwise a call raises what `get_or_create_env` and
     `Environment.reload_config` raise, then what the function raises, or else what `Environment.dump` raises.
     """
@@ -239,7 +239,7 @@ class Environment(UserDict):
     # Its pickle as loaded, made or last saved, to tell its changes from others'.  None if it came by pickle or from
     # a backup: then all that it holds is a change.
     _base = None
-    # Whether the base is durably on disk; if not, a save always writes, and a missing checkpoint is no surprise.
+    # Is the base durably on disk?  If not, the next save writes in any case, and does not warn of a missing file.
     _stored = True
 
     def __init__(self, env_name):
@@ -276,7 +276,7 @@ class Environment(UserDict):
         for a checkpoint that is no regular file, if it cannot be saved: it is the old one, or whole and new.
         """
         twin, mine, refused = self._pickled()
-        checkpoint, base = self._checkpoint(), self._base  # after _pickled, which may drop the base
+        checkpoint, base = self._checkpoint(), self._base  # only now: _pickled may drop the base
         gone = not os.path.exists(checkpoint)
         if gone or mine != base or not self._stored:
             try:
@@ -289,15 +289,15 @@ class Environment(UserDict):
                     content = mine if others is None else twin._merged(base, mine, others, checkpoint)
                     try:
                         _replace(checkpoint, content, like=checkpoint)
-                        # Not the merge: memory lacks what others added, which the next save would take for deleted.
+                        # Not the merge: it has keys that memory lacks, and the next save would think we deleted them.
                         self._base, self._stored = mine, False
                     except BaseException:
                         if os.path.exists(checkpoint) and _other_than(content, checkpoint) is None:
-                            self._base, self._stored = mine, False  # it was renamed, and then interrupted
+                            self._base, self._stored = mine, False  # the new file is there; the interrupt came after
                         raise
                     _sync_directory(os.path.dirname(checkpoint))
                     self._stored = True
-            except OSError:  # read-only or full: no harm if no value changed, but only the order of a set, say
+            except OSError:  # read-only or full: nothing is lost if only the pickle changed, and no value
                 if gone or not self._stored or self._differ(base, mine):
                     raise
         if refused:
@@ -373,7 +373,7 @@ class Environment(UserDict):
             return twin, twin.dumps(), refused
 
     def _merged(self, base, mine, others, checkpoint):
-        """Return the pickle *mine* with what only *others* changed since *base*, which are pickles, too."""
+        """Merge three pickles: return *mine*, with the keys that changed from *base* to *others* but not to *mine*."""
         try:
             before, ours, theirs = map(self._items, (base, mine, others))
             merged = self.__copy__()
@@ -583,7 +583,7 @@ def _revived(image, directory, cls):
     if not isinstance(env, Environment) or not isinstance(env.data, dict):
         raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
     home, results = vars(env)["env_name"], env.data.get("resultdir", "")
-    if str(home) != directory or not isinstance(home, Path):  # if not, even an equal resultdir would be a change
+    if str(home) != directory or not isinstance(home, Path):  # if not, leave all: an equal copy changes the pickle
         env.env_name = Path(directory)
         with contextlib.suppress(TypeError, ValueError):  # it is no path, or lies elsewhere, and stays there
             env.data["resultdir"] = type(results)(env.env_name / PurePath(results).relative_to(home))
@@ -725,7 +725,7 @@ def _same(one, other, key):
         return (key in one) == (key in other)
     try:
         plain = [pickle.dumps(items[key], 5) for items in (one, other)]
-        return plain[0] == plain[1] or _digest(one[key]) == _digest(other[key])
+        return plain[0] == plain[1] or _digest(pickle.loads(plain[0])) == _digest(pickle.loads(plain[1]))
     except MemoryError:  # which says nothing of the values
         raise
     except Exception:
@@ -745,7 +745,7 @@ class _CanonicalPickler(pickle.Pickler):
             return type(value), sorted(map(_digest, value)), getattr(value, "__dict__", None)
         if isinstance(value, PurePath):
             return "path", str(value)
-        if type(value) is str:  # as a number: of these, a pickle does not note which are one object
+        if type(value) is str:  # as an int: a pickle writes equal ints alike, but equal strings as one object or two
             return int.from_bytes(sha256(value.encode("utf-8", "surrogatepass")).digest(), "big")
         return None
 
