@@ -28,8 +28,8 @@ What ``python experiment.py up`` leaves in the working directory::
         env.bak1, env.bak2 ...              older checkpoints that a new environment replaced
         env.log                             which tasks ran, and how they ended
 
-A call goes: specifier -> directory -> load -> task -> save.  A *specifier* names an
-environment: its directory (a str or os.PathLike), an Environment, or None for ``current``.
+A call goes: specifier -> directory -> load -> task -> save.  A *specifier* names an environment: its
+directory (a str or os.PathLike), an Environment, or None for ``current``.
 
 Traps: loading a checkpoint runs code, so load only what you trust; ``python -m enostask PATH`` shows
 one without.  A task that is killed leaves what it last saved: call ``env.dump()`` where it matters.
@@ -74,8 +74,8 @@ def enostask(new=False, symlink=True):
     ``env_symlink=False`` leaves ``current`` alone.  The function receives these two like any keyword.
 
     Raise TypeError at decoration if *new* is no bool, *symlink* neither bool nor None, or if the function
-    takes no ``env`` or is an async generator; at a call, if the arguments do not fit a *new* task, or if it returns a
-    coroutine that was not declared.  Otherwise a call raises what `get_or_create_env` and
+    takes no ``env`` or is an async generator; at a call, if the arguments do not fit a *new* task, or if
+    it returns a coroutine that was not declared.  Otherwise a call raises what `get_or_create_env` and
     `Environment.reload_config` raise, then what the function raises, or else what `Environment.dump` raises.
     """
     if callable(new) or hasattr(new, "__get__"):  # bare: @enostask

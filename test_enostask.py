@@ -63,6 +63,14 @@ def own(items):
     return {key: value for key, value in items.items() if key not in FRESH}
 
 
+def items(directory, name="env"):
+    return own(read(directory, name))
+
+
+def load(name="xp"):
+    return get_or_create_env(False, name)
+
+
 def backups(directory):
     names = (name for name in os.listdir(directory) if name.startswith("env.bak"))
     return sorted(names, key=lambda name: (len(name), name))
@@ -294,7 +302,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(who=who)
     def loads(self, who):
-        self.envs[who] = get_or_create_env(False, self.root)
+        self.envs[who] = load(self.root)
         self.held[who], self.known[who] = copy.deepcopy(self.disk), copy.deepcopy(self.disk)
 
     @rule(who=who)
@@ -349,7 +357,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def the_last_change_of_each_key_is_on_disk(self):
-        assert own(read(self.root)) == self.disk, (read(self.root), self.disk)
+        assert items(self.root) == self.disk, (read(self.root), self.disk)
         assert set(os.listdir(self.root)) <= {"env", ".env.lock", "env.bak1"}
 
     @invariant()
@@ -429,7 +437,7 @@ def stop_with(error):
 
 
 def saves(**items):
-    env = get_or_create_env(False, "work")
+    env = load("work")
     env.update(items)
     return env.dump
 
@@ -494,11 +502,11 @@ class Crashes(Place):
         return {0: "went through", 1: "returned", 2: "raised", 9: "killed"}[os.waitpid(child, 0)[1] >> 8]
 
     def check(self, outcome, old, new, target):
-        held, link, aside = own(read("work")), os.path.relpath(os.path.realpath("current")), backups("work")
+        held, link, aside = items("work"), os.path.relpath(os.path.realpath("current")), backups("work")
         self.assertIn(held, (old, new))
         self.assertIn(link, ("other", target))
         self.assertEqual((mode("work", "env"), mode("other", "env")), (0o640, 0o640))
-        self.assertEqual([own(read("work", name)) for name in aside], [old] * len(aside))
+        self.assertEqual([items("work", name) for name in aside], [old] * len(aside))
         self.assertIn(len(aside), (target == "work", held != old and target == "work"))
         if link != "other":
             self.assertEqual(read(link), FRESH)
@@ -509,18 +517,10 @@ class Crashes(Place):
         for name in ("work", "current"):
             change(name, lambda env: env.update(next=1))
             self.assertEqual([*Path(name).glob(".env.*.tmp")], [])
-        self.assertEqual(own(read("work")), {**held, "next": 1})
+        self.assertEqual(items("work"), {**held, "next": 1})
 
 
 # ---- One example for each promise
-
-
-def load(name="xp"):
-    return get_or_create_env(False, name)
-
-
-def items(directory, name="env"):
-    return own(read(directory, name))
 
 
 class Machine:
@@ -1402,7 +1402,7 @@ class TheRecord(Place):
         with self.assertRaises(EnosSaveError):
             change("xp", lambda env: env.update(secret=lambda: None))
         here = f"host {os.uname().nodename}, pid {os.getpid()}, Python {sys.version.split()[0]}"
-        said = re.sub(r"(?m)^\d{4}(-\d\d){2} \d\d(:\d\d){2}  | 0\.\d s", "", Path("xp/env.log").read_text())
+        said = re.sub(rf"(?m){WHEN}| 0\.\d s", "", Path("xp/env.log").read_text())
         start, done, failed = "change    started   here", "change    finished ", "change    failed   , "
         wanted = [done, failed + "KeyError", failed + "KeyboardInterrupt", done, failed + "SystemExit"]
         wanted = [line for end in wanted for line in (start, end)]
