@@ -1,4 +1,4 @@
-# enostask 1.1.0, MIT-0: experiment steps that keep their state, in one file that needs the standard library alone.
+# enostask 2.0.0, MIT-0: experiment steps that keep their state, in one file without dependencies
 # SPDX-FileCopyrightText: the enostask authors; SPDX-License-Identifier: MIT-0
 """Tasks and environments: run an experiment step by step, and lose nothing between the steps.
 
@@ -23,19 +23,35 @@ What ``python experiment.py up`` leaves in the working directory::
 
     current -> enos_2026-11-22_13-55-46     the environment in use
     enos_2026-11-22_13-55-46/
-        env                                 the checkpoint: one pickle of the Environment
+        env                                 the checkpoint: a pickle of the Environment, a checksum
         .env.lock                           held only while saving, never removed
-        env.bak1, env.bak2 ...              older checkpoints that a new environment replaced
+        env.bak1, env.bak2 ...              checkpoints that would have been dropped whole
         env.log                             which tasks ran, and how they ended
 
-A call goes: specifier -> directory -> load -> task -> save.  A *specifier* names an environment: its
-directory (a str or os.PathLike), an Environment, or None for ``current``.
+The way of a call: specifier -> directory -> load -> task -> save.  A *specifier* names an
+environment: its directory (a str or os.PathLike), an Environment, or None for ``current``.
 
-Traps: loading a checkpoint runs code, so load only what you trust; ``python -m enostask PATH`` shows
-one without.  A task that is killed leaves what it last saved: call ``env.dump()`` where it matters.
-An Environment belongs to one thread; hand others its path.
+The way of a save.  A *used key* is one whose value the program has got, set or deleted.  Before its
+first use its *digest* is noted, the hash of its pickled value; if that is another at the save, the
+key has changed.  With the lock on the environment held, the save then
+
+1. writes all that memory holds, if the checkpoint is still the one that memory was loaded from;
+2. else loads what others have saved, puts the changed keys on top of it, and writes that;
+3. leaves out what cannot be pickled: such a key stays as it was last saved.
+
+It writes a new file, which then takes the place of the old one in a single step.
+
+The way of a load.  An object whose class is missing here, or which cannot be rebuilt, is loaded as
+a *stand-in*, which remembers how to build it, and is saved as that object.  All else loads as ever.
+
+Traps: loading a checkpoint runs code, so load only what you trust; ``python -m enostask PATH``
+shows one and runs nothing.  A task that is killed outright leaves what it last saved: call
+``env.dump()`` where it matters.  An Environment belongs to one thread at a time: hand others
+its path.
 """
+
 import contextlib
+import copyreg
 import errno
 import functools
 import gc
@@ -44,442 +60,829 @@ import io
 import os
 import pickle
 import re
-import reprlib
+import signal
 import stat
 import sys
 import time
-from _thread import get_ident  # threading, like inspect below, is slow to import
+from _thread import get_ident  # threading takes long to import, as inspect and logging do
 from collections import UserDict, abc
-from hashlib import sha256
 from pathlib import Path, PurePath
+from weakref import WeakKeyDictionary, WeakSet
+from zlib import crc32
 
-with contextlib.suppress(ImportError):
-    import fcntl  # not on Windows
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
-__all__ = ["ENV_FILENAME", "SYMLINK_NAME", "EnosError", "EnosFilePathError", "EnosSaveError"]
-__all__ += ["Environment", "enostask", "get_or_create_env"]
-__version__ = "1.1.0"
+__all__ = [
+    "ENV_FILENAME",
+    "SYMLINK_NAME",
+    "EnosError",
+    "EnosFilePathError",
+    "EnosKeyError",
+    "EnosMissingError",
+    "EnosSaveError",
+    "Environment",
+    "enostask",
+    "get_or_create_env",
+]
+__version__ = "2.0.0"
 
 SYMLINK_NAME = "current"
 ENV_FILENAME = "env"
 
 
 # ---- Tasks: load, run, save
+
+
 def enostask(new=False, symlink=True):
     """Make a function a task: give it an environment, and save that when the function ends.
 
-    The function (method, callable, partial, coroutine or generator function) takes ``env`` by keyword.
-    With *new*, each call starts a fresh environment; with *symlink*, ``current`` then points to it.
-    A caller may name one by ``env``, a specifier; a keyword ``--env`` that is not empty goes first, and
-    ``env_symlink=False`` leaves ``current`` alone.  The function receives these two like any keyword.
+    The function (method, callable, partial, coroutine or generator function) takes ``env`` by
+    keyword.  With *new*, each call starts a fresh environment; with *symlink*, ``current`` then
+    points to it.  A caller may name one by ``env``, a specifier.  A keyword ``--env`` that is not
+    empty goes before that, and ``env_symlink=False`` leaves ``current`` alone; the function gets
+    these two as any keyword.  While a task runs in the main thread, SIGTERM and SIGHUP end it as
+    Ctrl-C does, by ``SystemExit(128 + number)``, unless the program handles them itself.
 
-    Raise TypeError at decoration if *new* is no bool, *symlink* neither bool nor None, or if the function
-    takes no ``env`` or is an async generator; at a call, if the arguments do not fit a *new* task, or if
-    it returns a coroutine that was not declared.  Otherwise a call raises what `get_or_create_env` and
-    `Environment.reload_config` raise, then what the function raises, or else what `Environment.dump` raises.
+    Raise TypeError at decoration if *new* is no bool, *symlink* neither bool nor None, or if the
+    function takes no ``env`` or is an async generator; at a call, if the arguments do not fit a
+    *new* task, or if it returns a coroutine that was not declared.  Otherwise a call raises what
+    `get_or_create_env` and `Environment.reload_config` raise, then what the function raises, or
+    else what `Environment.dump` raises.
     """
-    if callable(new) or hasattr(new, "__get__"):  # bare: @enostask
-        return _task(False, symlink, new)
+    if callable(new) or hasattr(new, "__get__"):  # without parentheses: @enostask
+        return _task(new, False, symlink)
     if not isinstance(new, bool) or not isinstance(symlink, (bool, type(None))):
-        raise TypeError(f"enostask({_shown(new)}, {_shown(symlink)}): say True or False, and name env at the call")
-    return functools.partial(_task, new, symlink)
+        raise TypeError("enostask(new, symlink) takes True or False; name env at the call")
+    return functools.partial(_task, new=new, symlink=symlink)
 
 
 def get_or_create_env(new, env_name, symlink=True):
-    """Return the environment that *env_name* names: an Environment itself, else loaded, or with *new* a fresh one.
+    """Return the environment that *env_name* names: itself, else loaded, or with *new* a fresh one.
 
     A fresh one stands in that directory, or in one named after the time for None; what is there is
     kept, a checkpoint as ``env.bakN``.  With *symlink*, ``current`` then points to it.  Raise
-    EnosFilePathError if *env_name* is no specifier, if no environment can be loaded or made there, or
-    if ``current`` stands in the way; OSError if the fresh one cannot be saved.
+    EnosFilePathError if *env_name* is no specifier, if no environment can be loaded or made there,
+    or if ``current`` stands in the way; OSError if the fresh one cannot be saved.
     """
     if isinstance(env_name, Environment):
         return env_name
     if not new:
-        return Environment.load_from_file(Path(SYMLINK_NAME if env_name is None else _path(env_name), ENV_FILENAME))
-    if symlink is not False and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
-        raise EnosFilePathError(SYMLINK_NAME, f"{_where(SYMLINK_NAME)} is no link; move it away, or say symlink=False")
-    env = Environment(_dated_directory() if env_name is None else env_name)
+        directory = SYMLINK_NAME if env_name is None else _path(env_name)
+        return Environment.load_from_file(Path(directory, ENV_FILENAME))
+    links = symlink is not False
+    if links and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
+        why = f"{_where(SYMLINK_NAME)} is no link; move it away, or say symlink=False"
+        raise EnosFilePathError(SYMLINK_NAME, why)
+    env = Environment(_make_dated_directory() if env_name is None else env_name)
     env._start_over()
-    if symlink is not False:
+    if links:
         _point_current_to(env.env_name)
     return env
 
 
 class _Run:
-    """One call of a task: on entering, its environment is loaded or created; on leaving, it is saved."""
+    """One call of a task: on entering, its environment is loaded or made; on leaving, saved."""
 
-    def __init__(self, name, new, symlink, parameter, args, kwargs):
-        self.name, self.new, self.args, self.kwargs, self.recording = name, new, args, kwargs, True
-        self.symlink = symlink is not False and kwargs.get("env_symlink") is not False
-        self.signature, self.position, self.default = parameter
-        self.by_position = "env" not in kwargs and self.position is not None and self.position < len(args)
+    def __init__(self, task, args, kwargs):
+        self.task = task
+        self.args = args
+        self.kwargs = kwargs
+        # Is the function running, so that a signal may end it?  Not while the task loads and saves.
+        self.in_task = False
+        # The name of the signal that ended it.
+        self.signal = None
+        # Can ``env.log`` be written?
+        self.recording = True
 
     def __enter__(self):
-        if self.new:
-            args, kwargs = self.arguments_with(None)
-            self.signature.bind(*args, **kwargs)  # a call that cannot succeed: TypeError before anything is made
-        given = self.args[self.position] if self.by_position else self.kwargs.get("env", self.default)
-        self.env = get_or_create_env(self.new, self.kwargs.get("--env") or given, self.symlink)
+        """Load or make the environment, and note that the task runs."""
+        by_position = "env" not in self.kwargs and self.task.position in range(len(self.args))
+        specifier = self.kwargs.get("env", self.task.default)
+        if by_position:
+            specifier = self.args[self.task.position]
+        specifier = self.kwargs.get("--env") or specifier
+        if self.task.new:
+            self.put(None, by_position)
+            self.task.refuse_unless_they_fit(self.args, self.kwargs)
+        symlink = self.task.symlink is not False and self.kwargs.get("env_symlink") is not False
+        self.env = get_or_create_env(self.task.new, specifier, symlink)
         self.env.reload_config()
+        self.put(self.env, by_position)
         if not os.access(self.env.env_name, os.W_OK):
-            _logger().warning("%s cannot be written: what the task changes will not be saved", self.env.env_name)
+            _logger().warning("%s cannot be written: no change will be saved", self.env.env_name)
         self.start = time.monotonic()
-        host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME")
-        self.record("started", "started", f"host {host}, pid {os.getpid()}, Python {sys.version.split()[0]}")
-        return self.arguments_with(self.env)
+        self.record("started", "started", f"host {_host()}, Python {sys.version.split()[0]}")
+        _let_signals_end(self)
+        return self
 
-    def arguments_with(self, env):
-        """Return the arguments of the call with *env* in its place."""
-        if self.by_position:
-            return (*self.args[: self.position], env, *self.args[self.position + 1 :]), self.kwargs
-        return self.args, {**self.kwargs, "env": env}
+    def put(self, env, by_position):
+        """Make *env* an argument of the call: where it was given by position, else by keyword."""
+        if by_position:
+            position = self.task.position
+            self.args = (*self.args[:position], env, *self.args[position + 1 :])
+        else:
+            self.kwargs = {**self.kwargs, "env": env}
+
+    @contextlib.contextmanager
+    def body(self):
+        """Let signals end the task while its function runs."""
+        self.in_task = True
+        try:
+            _end_if_signalled()  # by one that came just before
+            yield
+        finally:
+            self.in_task = False
 
     def __exit__(self, _, error, __):
-        exits = isinstance(error, SystemExit) and error.code in (None, 0)
-        failure = None if error is None or exits or isinstance(error, GeneratorExit) else type(error).__name__
+        """Save, and note how the task ended; its own exception goes before that of the save."""
+        failure = self.failure(error)
         try:
             self.env._save_after_task()
         except BaseException as loss:
             if failure is None or not isinstance(loss, Exception):
-                failure = failure or type(loss).__name__
+                failure = type(loss).__name__
                 raise
-            _logger().exception("The environment of the failed task %s could not be saved as it is", self.name)
-            getattr(error, "add_note", _logger().debug)(f"When its environment was saved: {loss}")  # from 3.11 on
+            _logger().error("After the failed task %s: %s", self.task.name, _told(loss))
+            if hasattr(error, "add_note"):  # from Python 3.11 on
+                error.add_note(f"When its environment was saved: {_told(loss)}")
         finally:
+            if _remembered and self in _running:  # a signal that came during the save
+                failure = signal.Signals(_remembered[-1]).name
             took = f"{time.monotonic() - self.start:.1f} s"
-            event, how_long = ("failed", f"after {took}") if failure else ("finished", f"in {took}")
-            self.record(event, f"{event} {how_long}", f"{took}, {failure}" if failure else took)
+            if failure is None:
+                self.record("finished", f"finished in {took}", took)
+            else:
+                self.record("failed", f"failed after {took}", f"{took}, {failure}")
+            _running.discard(self)
+            _end_if_signalled()
+
+    def failure(self, error):
+        """Return the name of what ended the task, or None if it succeeded."""
+        if self.signal and error is not None and not isinstance(error, Exception):
+            return self.signal
+        succeeded = isinstance(error, SystemExit) and error.code in (None, 0)
+        if error is None or isinstance(error, GeneratorExit) or succeeded:
+            return None
+        return type(error).__name__
 
     def record(self, event, message, details):
-        """Log *message* about the task, and append the *event* to ``env.log``, which people read."""
-        _logger().info("Task %s %s in %s", self.name, message, self.env.env_name)
+        """Log *message* about the task, and append *event* to ``env.log``, which people read."""
+        directory = self.env.env_name
+        _logger().info("Task %s %s in %s", self.task.name, message, directory)
+        if not self.recording:
+            return
+        when = time.strftime("%Y-%m-%d %H:%M:%S%z")
+        line = f"{when}  {self.task.name:<8}  {event:<8}  pid {os.getpid()}, {details}\n"
         try:
-            if self.recording:
-                with open(f"{self.env.env_name}/env.log", "ab", buffering=0) as file:
-                    when = time.strftime("%Y-%m-%d %H:%M:%S")
-                    file.write(f"{when}  {self.name:<8}  {event:<8}  {details}\n".encode())
-        except OSError as error:
+            with open(directory / "env.log", "ab", buffering=0) as file:
+                file.write(line.encode())
+        except (OSError, UnicodeError) as error:  # a host name may be no text
             self.recording = False
-            _logger().debug("Cannot record the task %s in %s: %s", self.name, self.env.env_name, _told(error))
+            _logger().debug("No record of the task %s: %s", self.task.name, _told(error))
 
 
-def _task(new, symlink, function):
+class _Declaration:
+    """What a call must know of a task: its function, how that was decorated, where env stands."""
+
+    def __init__(self, function, new, symlink):
+        self.function = function
+        self.new = new
+        self.symlink = symlink
+        # The function without partials.
+        self.inner = function
+        while isinstance(self.inner, functools.partial):
+            self.inner = self.inner.func
+        written = _without_wrapper(self.inner)
+        self.name = getattr(written, "__name__", type(written).__name__)
+        # Where a caller may give env by position, if anywhere.
+        self.position = None
+        # The specifier of a call that gives none.
+        self.default = None
+        try:
+            self.find_env()
+        except (TypeError, ValueError):
+            advice = "takes no env by keyword: write @enostask right above"
+            if hasattr(self.inner, "callback"):
+                advice = "is a command: write @enostask below @click.command, right above"
+            raise TypeError(f"{self.name} {advice} def {self.name}(env, ...)") from None
+
+    def find_env(self):
+        """Find the parameter env; raise TypeError or ValueError if the function takes none."""
+        import inspect
+
+        self.signature = inspect.signature(self.function, follow_wrapped=False)
+        self.signature.bind_partial(env=None)
+        parameters = self.signature.parameters
+        if "env" not in parameters:  # perhaps the wrapper of a function that has one
+            parameters = inspect.signature(_without_wrapper(self.function)).parameters
+        env = parameters.get("env")
+        # An object that takes any keyword is most likely a command of click, and fails at the call.
+        of_class = isinstance(self.inner, (staticmethod, classmethod))
+        if of_class or env is None and not _is_plain(self.inner):
+            raise TypeError
+        if env and env.kind is env.POSITIONAL_OR_KEYWORD:
+            self.position = list(parameters).index("env")
+        if env and isinstance(env.default, (str, os.PathLike, Environment)):
+            self.default = env.default
+
+    def refuse_unless_they_fit(self, args, kwargs):
+        """Raise TypeError if the function cannot be called so, before anything is made."""
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}(): {error}") from None
+
+
+def _is_plain(function):
+    """Tell whether ``def`` or ``class`` has made *function*; other objects can be called, too."""
+    import inspect
+
+    return inspect.isroutine(function) or inspect.isclass(function)
+
+
+def _without_wrapper(function):
+    """Return what a decorator without `functools.wraps` hides behind *function*, or itself."""
+    if getattr(function, "__name__", None) in ("wrapper", "wrapped", "inner", "decorated"):
+        for cell in function.__closure__ or ():
+            with contextlib.suppress(ValueError):  # a cell may be empty as yet
+                if hasattr(cell.cell_contents, "__code__"):
+                    return cell.cell_contents
+    return function
+
+
+def _task(function, new, symlink):
     """Return the task that *function* becomes, of the same form: plain, coroutine or generator."""
     import inspect
-    inner = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    name = getattr(inner, "__name__", type(inner).__name__)
-    run = functools.partial(_Run, name, new, symlink, _env_parameter(function, inner, name))
-    body = inner if inspect.isroutine(inner) or inspect.isclass(inner) else inner.__call__
+
+    declared = _Declaration(function, new, symlink)
+    body = declared.inner
+    if not _is_plain(body):
+        body = body.__call__
     if inspect.isasyncgenfunction(body):
-        raise TypeError(f"{name} cannot be a task: it is an async generator; make it a coroutine or a generator")
-    form = _generator_task if inspect.isgeneratorfunction(body) else _plain_task
-    form = _coroutine_task if inspect.iscoroutinefunction(body) else form
-    task = functools.update_wrapper(form(function, run), inner)
-    task.__wrapped__, task.__name__ = function, name
+        why = "cannot be a task: it is an async generator; make it a coroutine or a generator"
+        raise TypeError(f"{declared.name} {why}")
+    task = _plain_task(declared)
+    if inspect.iscoroutinefunction(body):
+        task = _coroutine_task(declared)
+    elif inspect.isgeneratorfunction(body):
+        task = _generator_task(declared)
+    functools.update_wrapper(task, declared.inner)
+    task.__wrapped__ = function
+    task.__name__ = declared.name
     return task
 
 
-def _coroutine_task(function, run):
-    async def task(*args, **kwargs):
-        with run(args, kwargs) as (args, kwargs):
-            return await function(*args, **kwargs)
+def _plain_task(declared):
+    """Return a function that runs the task."""
 
-    return task
-
-
-def _generator_task(function, run):
     def task(*args, **kwargs):
-        with run(args, kwargs) as (args, kwargs):
-            return (yield from function(*args, **kwargs))
-
-    return task
-
-
-def _plain_task(function, run):
-    def task(*args, **kwargs):
-        with run(args, kwargs) as (args, kwargs):
-            result = function(*args, **kwargs)
-            if isinstance(result, abc.Coroutine):  # it has yet to run, and would do so after the save
+        with _Run(declared, args, kwargs) as run, run.body():
+            result = declared.function(*run.args, **run.kwargs)
+            # A coroutine has yet to run, and would do so after the save.
+            if isinstance(result, abc.Coroutine):
                 result.close()
-                raise TypeError(f"{task.__name__} returned a coroutine: declare what returns it as 'async def'")
+                raise TypeError(f"{declared.name} returned a coroutine: declare it as 'async def'")
             return result
 
     return task
 
 
-def _env_parameter(function, inner, name):
-    """Return the signature of *function* with position and default of its env; *inner* is it without partials."""
-    from inspect import isclass, isroutine, signature
+def _coroutine_task(declared):
+    """Return a coroutine function that runs the task, and saves after the last await."""
+
+    async def task(*args, **kwargs):
+        with _Run(declared, args, kwargs) as run, run.body():
+            return await declared.function(*run.args, **run.kwargs)
+
+    return task
+
+
+def _generator_task(declared):
+    """Return a generator function that runs the task, and saves when it ends or is closed."""
+
+    def task(*args, **kwargs):
+        with _Run(declared, args, kwargs) as run, run.body():
+            return (yield from declared.function(*run.args, **run.kwargs))
+
+    return task
+
+
+# -- Signals that end a task as Ctrl-C does
+
+# The runs of tasks in the main thread; weak, as Ctrl-C may keep one from being taken out.
+_running: WeakSet = WeakSet()
+# For each save that goes on, its thread.
+_saving: WeakKeyDictionary = WeakKeyDictionary()
+# The signals that came while they could not end a task.
+_remembered: list = []
+# For each thread that forks, the signals that it had blocked before.
+_masks: dict = {}
+_SIGNALS = [signal.SIGTERM]
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    _SIGNALS.append(signal.SIGHUP)
+
+
+def _let_signals_end(run):
+    """Have signals end *run*, if their action is the default, and this is the main thread."""
     try:
-        own = signature(function, follow_wrapped=False)
-        own.bind_partial(env=None)
-        names = own.parameters if "env" in own.parameters else signature(function).parameters  # a wrapper's
-        env = names.get("env")
-        # An object that takes any keyword is most likely a command of click, and would fail at the call.
-        if isinstance(inner, (staticmethod, classmethod)) or not (env or isroutine(inner) or isclass(inner)):
-            raise TypeError  # told below
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} takes no env by keyword: write @enostask right above def {name}(env, ...)") from None
-    position = list(names).index("env") if env and env.kind is env.POSITIONAL_OR_KEYWORD else None
-    return own, position, env.default if env and isinstance(env.default, (str, os.PathLike, Environment)) else None
+        for number in _SIGNALS:
+            if signal.getsignal(number) in (signal.SIG_DFL, _handle):
+                signal.signal(number, _handle)
+    except ValueError:  # another thread
+        return
+    _running.add(run)
+
+
+def _handle(number, frame):
+    """Handle a signal: end the tasks that run, but never in the midst of a save."""
+    if not _running:  # do what the signal does by default
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    elif get_ident() in _saving.values() or not all(run.in_task for run in _running):
+        _remembered.append(number)
+    elif frame.f_globals["__name__"].startswith("asyncio."):
+        # To raise in its midst may lose what wakes a coroutine up, which then would never end.
+        sys.modules["asyncio"].get_running_loop().call_soon_threadsafe(_end_tasks, number)
+    else:
+        _end_tasks(number)
+
+
+def _end_tasks(number):
+    """End the tasks that run by the signal of that *number*."""
+    for run in _running:
+        run.in_task = False  # so a second signal is remembered, and does not stop the save
+        run.signal = signal.Signals(number).name
+    raise SystemExit(128 + number)
+
+
+def _end_if_signalled():
+    """Let a signal that was remembered end the tasks now, unless one still loads or saves."""
+    if _remembered and all(run.in_task for run in _running):
+        number = _remembered[-1]
+        _remembered.clear()
+        _end_tasks(number)
+
+
+def _hold_signals():
+    """Before a fork: let signals wait, so that the child gets those that are meant for it."""
+    _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _let_signals_come():
+    """After a fork: let signals come as before."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop(get_ident()))
+
+
+def _forget_tasks():
+    """In a forked child, where no task runs: let signals do again what they do by default."""
+    for state in (_running, _saving, _remembered):
+        state.clear()
+    for number in _SIGNALS:
+        if signal.getsignal(number) is _handle:
+            signal.signal(number, signal.SIG_DFL)
+    _let_signals_come()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_come)
+    os.register_at_fork(after_in_child=_forget_tasks)
 
 
 # ---- Environments
-class Environment(UserDict):
-    """A dict-like store for an experiment: items in ``.data``, kept in the directory ``.env_name``, a resolved Path.
 
-    A new one makes the directory *env_name* with its parents, and holds ``resultdir`` (the directory),
-    ``config_file`` (None), ``config`` ({}) and ``config_type`` ("yaml"); `dump` saves it.
-    Raise EnosFilePathError if there can be no environment.
+# Stands for the digest of a key that is not there.
+_ABSENT = "absent"
+# Stands for the digest of a key of which nobody knows what is on disk: it differs from any other.
+_UNKNOWN = object()
+
+
+class Environment(UserDict):
+    """A dict-like store for an experiment; ``.env_name`` is its directory, a resolved Path.
+
+    A new one makes the directory *env_name* with its parents, and holds ``resultdir`` (that
+    directory), ``config_file`` (None), ``config`` ({}) and ``config_type`` ("yaml"); `dump` saves
+    it.  Raise EnosFilePathError if there can be no environment.
     """
 
-    # Its pickle as loaded, made or last saved, to tell its changes from others'.  None if it came by pickle or from
-    # a backup: then all that it holds is a change.
-    _base = None
-    # Is the base durably on disk?  If not, the next save writes in any case, and does not warn of a missing file.
-    _stored = True
+    # What it holds; `data` is the same, for those who use it.
+    _items: dict
+    # The keys that came from the checkpoint and were not used since: these cannot have changed.
+    _unused: set
+    # For each used key the digest of what it held before its first use, or at the last save.
+    _before: dict
+    # Length and checksum of the checkpoint that was last loaded or saved here, or None.
+    _seen: object
+    # Did memory hold all that was in that one?  Not after a save on top of what others saved.
+    _complete: bool
+
+    def __new__(cls, *_, **__):
+        """Make one that holds nothing and knows no earlier state, also for pickle and copy."""
+        env = super().__new__(cls)
+        env._items = {}
+        env._unused = set()
+        env._before = {}
+        env._seen = None
+        env._complete = False
+        return env
 
     def __init__(self, env_name):
-        self.env_name = _made_directory(env_name)
-        super().__init__(resultdir=self.env_name, config_file=None, config={}, config_type="yaml")
-        self._base, self._stored = self.dumps(), False
+        self.env_name = _make_environment_directory(env_name)
+        self._items.update(resultdir=self.env_name, config_file=None, config={}, config_type="yaml")
+        self._unused.update(self._items)
 
-    def __missing__(self, key):
-        raise KeyError(f"no {_shown(key)} in {self.env_name}: run the task that sets it, or name another environment")
+    # -- The mapping, which notes what is used
+
+    def _use(self, key):
+        """Note what *key* holds before its first use, from which on it may change."""
+        if key in self._before:
+            return
+        digest = _UNKNOWN  # in a copy, and if it cannot be pickled now
+        if key in self._unused or key not in self._items:
+            with contextlib.suppress(Exception):
+                digest = _digest(self._items, key)
+        self._before[key] = digest
+        self._unused.discard(key)
+
+    @property
+    def data(self):
+        """The dict of all items; to ask for it is to use every key."""
+        for key in list(self._items):
+            self._use(key)
+        return self._items
+
+    @data.setter
+    def data(self, items):
+        self.data  # which uses every key
+        self._items = items
+
+    def __getitem__(self, key):
+        if key not in self._items:
+            why = "run the task that sets it first, or name another environment"
+            raise EnosKeyError(key, f"no {_shown(key)} in {self.env_name}: {why}")
+        self._use(key)
+        return self._items[key]
+
+    def __setitem__(self, key, value):
+        self._use(key)
+        self._items[key] = value
+
+    def __delitem__(self, key):
+        self[key]  # which uses the key, or raises
+        del self._items[key]
+
+    def __contains__(self, key):
+        return key in self._items
+
+    def __iter__(self):
+        return iter(self._items)
+
+    def __len__(self):
+        return len(self._items)
+
+    def __or__(self, _):
+        """Refuse, as another Environment would need a directory; ``{**env, **other}`` is a dict."""
+        return NotImplemented
+
+    __ror__ = __or__
 
     def __getstate__(self):
-        return {name: value for name, value in vars(self).items() if name not in ("_base", "_stored")}
+        """Return what is pickled and copied: as EnOSlib does it, items and other attributes."""
+        state = {**vars(self), "data": {**self._items}}
+        for name in ("_items", "_unused", "_before", "_seen", "_complete"):
+            del state[name]
+        return state
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._items = vars(self).pop("data")
+
+    def __copy__(self):
+        twin = type(self).__new__(type(self))
+        twin.__setstate__(self.__getstate__())
+        return twin
+
+    copy = __copy__
+
+    # -- Load
 
     @classmethod
     def load_from_file(cls, env_file):
-        """Return the environment whose checkpoint is *env_file*, a str or os.PathLike, as it is in that directory.
+        """Return the environment in the checkpoint *env_file*, a str or os.PathLike.
 
-        Loading a pickle runs code.  Raise EnosFilePathError if there is no such file, or it cannot be loaded.
+        Its directory is that of the file.  Loading a pickle runs code.  What cannot be found or
+        rebuilt here is loaded as a stand-in, with a warning.  Raise EnosFilePathError if there is
+        no such file, or it cannot be loaded.
         """
-        image = _content(env_file)
-        directory, name = os.path.split(env_file)
+        path = _path(env_file)
+        directory, name = os.path.split(path)
+        content = _content(path, env_file)
         try:
-            env = _revived(image, os.path.realpath(directory), cls)
+            env, missing = _loaded(content, os.path.realpath(directory), cls)
         except Exception as error:
-            why = f"cannot load {_where(env_file)}: {_told(error)}; mend that, or restore a backup (cp env.bakN env)"
-            raise EnosFilePathError(env_file, why) from (error.__cause__ or error)
-        env._base = image if name == ENV_FILENAME else None
+            what = f"cannot load {_where(path)}: {_told(error)}"
+            advice = f"copy it again{_or_a_backup(directory)}"
+            raise EnosFilePathError(env_file, f"{what}; {advice}") from error
+        for why, names in missing.items():
+            _logger().warning("%s: stand-ins for %s: %s", _where(path), ", ".join(names), why)
+        if name != ENV_FILENAME:  # a backup is no earlier state of what is on disk
+            return env.copy()
         return env
 
-    def dump(self):
-        """Save: once this returns, the checkpoint holds this environment durably, and keys that only others changed.
+    # -- Save
 
-        Raise EnosSaveError, after saving all else, if values cannot be pickled; OSError, or EnosFilePathError
-        for a checkpoint that is no regular file, if it cannot be saved: it is the old one, or whole and new.
+    def dump(self):
+        """Save: once this returns, the checkpoint holds for good what changed in this environment.
+
+        What others saved meanwhile is kept.  Raise EnosSaveError, after saving all else, if values
+        cannot be pickled; OSError, or EnosFilePathError for a checkpoint that is no regular file,
+        if nothing could be saved.
         """
-        twin, mine, refused = self._pickled()
-        checkpoint, base = self._checkpoint(), self._base  # only now: _pickled may drop the base
-        gone = not os.path.exists(checkpoint)
-        if gone or mine != base or not self._stored:
-            try:
-                if gone:
-                    _make_directories(Path(checkpoint).parent)
-                if gone and self._stored:
-                    _logger().warning("%s is gone: making it again", checkpoint)
-                with _locked(checkpoint):
-                    others = _other_than(base, checkpoint)
-                    content = mine if others is None else twin._merged(base, mine, others, checkpoint)
-                    try:
-                        _replace(checkpoint, content, like=checkpoint)
-                        # Not the merge: it has keys that memory lacks, and the next save would think we deleted them.
-                        self._base, self._stored = mine, False
-                    except BaseException:
-                        if os.path.exists(checkpoint) and _other_than(content, checkpoint) is None:
-                            self._base, self._stored = mine, False  # the new file is there; the interrupt came after
-                        raise
-                    _sync_directory(os.path.dirname(checkpoint))
-                    self._stored = True
-            except OSError:  # read-only or full: nothing is lost if only the pickle changed, and no value
-                if gone or not self._stored or self._differ(base, mine):
-                    raise
-        if refused:
-            why = "; ".join(f"{_shown(key)} ({_told(error)})" for key, error in refused.items())
-            why = f"{checkpoint} is saved, but for what cannot be pickled: {why}; store something else there"
-            raise EnosSaveError(checkpoint, list(refused), why) from next(iter(refused.values()))
+        self._save(*self._changes())
 
     def dumps(self):
         """Return this environment pickled.  Raise what pickling raises."""
         return pickle.dumps(self, 5)  # a protocol that every Python from 3.8 knows
 
+    def _save_after_task(self):
+        """Save what a task changed; if that is nothing, the task may have removed its directory."""
+        changed, refused = self._changes()
+        if changed or refused or self._seen is None:
+            self._save(changed, refused)
+
+    def _changes(self):
+        """Return {key: digest} of used keys that changed, {key: error} of those that fail."""
+        used = [key for key in {**self._before, **self._items} if key not in self._unused]
+        digests, refused = _digests(self._items, used)
+        changed = {}
+        for key, digest in digests.items():
+            if digest != self._before.get(key, _ABSENT):
+                changed[key] = digest
+        return changed, refused
+
+    def _save(self, changed, refused):
+        """Put on disk what *changed*, then raise for what is *refused*: see "The way of a save"."""
+        checkpoint = self._checkpoint()
+        if changed or not os.path.exists(checkpoint):
+            with _locked(checkpoint):
+                on_disk = _seal_on_disk(checkpoint)
+                pickled = None
+                if on_disk is None or self._complete and on_disk == self._seen:
+                    pickled = self._pickled_or_none()
+                    if pickled is None:  # perhaps by a value that shares an object with another
+                        refused.update(_digests(self._items, self._unused)[1])
+                complete = pickled is not None
+                if not complete:
+                    others_saved = self._seen not in (None, on_disk)
+                    pickled, left_out = self._on_top(checkpoint, changed, others_saved)
+                    refused.update(left_out)
+                # If this is interrupted, nobody knows which of the two files is there.
+                self._before.update(dict.fromkeys(changed, _UNKNOWN))
+                self._write(checkpoint, pickled, complete)
+                self._before.update((key, changed[key]) for key in changed if key not in refused)
+        if refused:
+            raise _save_error(checkpoint, refused) from next(iter(refused.values()))
+
+    def _checkpoint(self):
+        """Return where the checkpoint really is: one that is a link is written through."""
+        return os.path.realpath(self.env_name / ENV_FILENAME)
+
+    def _pickled_or_none(self):
+        """Return this environment pickled, or None if some value cannot be pickled."""
+        try:
+            return self.dumps()
+        except MemoryError:  # which says nothing of the values
+            raise
+        except Exception:
+            return None
+
+    def _on_top(self, checkpoint, changed, others_saved):
+        """Return the pickle of what is on disk with *changed* on top, and {key: error}."""
+        merged = self._load_or_keep_aside(checkpoint)
+        if merged is None:
+            merged = self.copy()
+            changed = {}
+        saved = {**merged._items}
+        for key, digest in changed.items():
+            self._put_on_top(merged, key, digest, others_saved)
+        pickled, left_out = merged._pickle_what_can_be(saved)
+        if any(key in saved and key not in merged for key in left_out):
+            self._keep_aside(checkpoint, "a value in it can no longer be pickled")
+        return pickled, left_out
+
+    def _load_or_keep_aside(self, checkpoint):
+        """Return what is on disk, or None if that is nothing; keep aside what cannot load."""
+        content = _read(checkpoint)
+        if content is None:
+            return None
+        try:
+            return _loaded(content, str(self.env_name), type(self))[0]
+        except MemoryError:  # which says nothing of the checkpoint
+            raise
+        except Exception as error:
+            self._keep_aside(checkpoint, f"it cannot be loaded ({_told(error)})")
+            return None
+
+    def _put_on_top(self, merged, key, digest, others_saved):
+        """Set or delete *key* in *merged* as it is here; warn if others have changed it, too."""
+        items = merged._items
+        there = _key_like(key, items)
+        before = self._before.get(key, _ABSENT)
+        if others_saved and before is not _UNKNOWN:
+            if _digests(items, [there])[0].get(there) not in (before, digest):
+                what = "Two tasks changed %s in %s, and the later save wins: %s"
+                advice = "give each result a key of its own, or hand on env to the inner task"
+                _logger().warning(what, _shown(key), self.env_name, advice)
+        if digest is _ABSENT:
+            items.pop(there, None)
+        else:
+            items[there] = self._items[key]
+
+    def _pickle_what_can_be(self, saved):
+        """Return this throw-away environment pickled, what fails as it was *saved*, or not.
+
+        Return also {key: error} of what failed.
+        """
+        left_out: dict = {}
+        for _ in range(9):  # a value that another thread changes may fail now, and not then
+            pickled = self._pickled_or_none()
+            if pickled is not None:
+                return pickled, left_out
+            for key, error in _digests(self._items, list(self._items))[1].items():
+                left_out[key] = error
+                mine = self._items.pop(key)
+                if key in saved and saved[key] is not mine:
+                    self._items[key] = saved[key]
+        return self.dumps(), left_out
+
+    def _write(self, checkpoint, pickled, complete):
+        """Put *pickled* on disk, and note that; is it *complete*, what memory holds and no more?"""
+        if self._seen is not None and not os.path.exists(checkpoint):
+            _logger().warning("%s is gone: making it again", checkpoint)
+        checksum = crc32(pickled)
+        _replace(checkpoint, [pickled, _MARK, b"%08x" % checksum], like=checkpoint)
+        self._seen = len(pickled), checksum
+        self._complete = complete
+
+    def _start_over(self):
+        """Put this fresh environment in the place of the checkpoint that may be there."""
+        checkpoint = self._checkpoint()
+        try:
+            with _locked(checkpoint):
+                old = self._load_or_keep_aside(checkpoint)
+                if old is not None and old._items != self._items:
+                    self._keep_aside(checkpoint, "a new environment takes its place")
+                self._write(checkpoint, self.dumps(), complete=True)
+        except BaseException:
+            _remove_if_nothing_was_saved(self.env_name)
+            raise
+
+    def _keep_aside(self, checkpoint, why):
+        """Copy *checkpoint* to ``env.bakN`` before another takes its place."""
+        highest = max(map(_backup_number, os.listdir(self.env_name)))
+        backup = f"{ENV_FILENAME}.bak{highest + 1}"
+        _replace(os.path.join(self.env_name, backup), [_read(checkpoint)], like=checkpoint)
+        _logger().warning("Kept the checkpoint %s as %s: %s", checkpoint, backup, why)
+
+    # -- The config file
+
     def reload_config(self):
         """Update ``env["config"]`` with what is in the file ``env["config_file"]``, if set.
 
-        It is JSON if it ends in ``.json``, else what ``env["config_type"]`` says, "json" or "yaml".  That
-        it is missing is logged.  Raise EnosFilePathError if it cannot be read or holds no mapping.
+        It is JSON if it ends in ``.json``, else what ``env["config_type"]`` says, "json" or "yaml".
+        That it is missing is logged.  Raise EnosFilePathError if it cannot be read or holds no
+        mapping.
         """
         config_file = self.get("config_file")
         if not config_file:
             return
         try:
             path = os.fspath(config_file)
+            kind = "json" if path.endswith(".json") else self.get("config_type")
             with open(path, "rb") as file:
-                read = _parsed(file.read(), "json" if path.endswith(".json") else self.get("config_type"))
-            self["config"] = {**(self.get("config") or {}), **read}
+                read = _parsed(file.read(), kind)
+            config = self.get("config") or {}
+            updated = {**config, **read}
+            if updated != config:
+                self["config"] = updated
         except FileNotFoundError:
-            _logger().warning("The config file %s is missing: keeping the config as it was stored", _where(path))
+            what = "The config file %s is missing: keeping the config as it was stored"
+            _logger().warning(what, _where(config_file))
         except Exception as error:
-            why = f"cannot use env['config_file'], {_where(config_file)}: {_told(error)}; mend the file or name another"
-            raise EnosFilePathError(config_file, why) from error
-
-    def _save_after_task(self):
-        """Save, but do not make an environment again that the task removed without changing a value in it."""
-        if self._stored and not os.path.exists(os.path.join(self.env_name, ENV_FILENAME)):
-            _, mine, refused = self._pickled()
-            if not refused and not self._differ(self._base, mine):
-                return
-        self.dump()
-
-    def _start_over(self):
-        """Put this fresh environment in place of the checkpoint that may be there."""
-        checkpoint = self._checkpoint()
-        with _locked(checkpoint):
-            old = _other_than(self._base, checkpoint)
-            if old is not None and self._differ(self._base, old):
-                self._keep_aside(old, checkpoint, "a new environment takes its place")
-            _replace(checkpoint, self._base, like=checkpoint)
-            _sync_directory(os.path.dirname(checkpoint))
-            self._stored = True
-
-    def _pickled(self):
-        """Return what to save, its pickle, and the errors of keys that cannot be pickled, which are as last saved."""
-        try:
-            return self, self.dumps(), {}
-        except Exception:
-            refused = {}
-            for key, value in self.items():
-                try:
-                    pickle.dumps((key, value), 5)
-                except Exception as error:
-                    refused[key] = error
-            if not refused:
-                raise
-        twin, rest = self.__copy__(), {key: value for key, value in self.items() if key not in refused}
-        try:
-            last_saved = self._items(self._base)
-            twin.data = {**rest, **{key: last_saved[key] for key in refused if key in last_saved}}
-            return twin, twin.dumps(), refused
-        except MemoryError:
-            raise
-        except Exception:  # the last saved one is of no use: without a base, the save keeps the checkpoint aside
-            self._base, twin.data = None, rest
-            return twin, twin.dumps(), refused
-
-    def _merged(self, base, mine, others, checkpoint):
-        """Merge three pickles: return *mine*, with the keys that changed from *base* to *others* but not to *mine*."""
-        try:
-            before, ours, theirs = map(self._items, (base, mine, others))
-            merged = self.__copy__()
-            for key in {**before, **theirs}:
-                if _same(before, theirs, key):
-                    continue
-                if _same(before, ours, key):  # only they changed it
-                    merged.data.pop(key, None)
-                    merged.data.update({key: theirs[key]} if key in theirs else {})
-                elif not _same(theirs, ours, key):
-                    _logger().warning("Two tasks changed %s in %s: the later save wins", _shown(key), checkpoint)
-            return merged.dumps()
-        except MemoryError:  # which says nothing of the checkpoint
-            raise
-        except Exception as error:
-            self._keep_aside(others, checkpoint, f"it cannot be merged ({_told(error)})")
-            return mine
-
-    def _differ(self, one, other):
-        """Tell whether any value differs between the environments pickled as *one* and *other*; in doubt, it does."""
-        try:
-            before, now = self._items(one), self._items(other)
-        except MemoryError:
-            raise
-        except Exception:
-            return True
-        return not all(_same(before, now, key) for key in {**before, **now})
-
-    def _items(self, image):
-        """Return the items of the environment pickled as *image*, as they are in this directory; none of None."""
-        return {} if image is None else _revived(image, str(self.env_name), type(self)).data
-
-    def _keep_aside(self, content, checkpoint, why):
-        """Save *content*, which *checkpoint* holds, as ``env.bakN`` before another takes its place."""
-        numbers = (int(name[7:]) for name in os.listdir(self.env_name) if re.fullmatch(r"env\.bak[0-9]+", name))
-        backup = os.path.join(self.env_name, f"{ENV_FILENAME}.bak{1 + max(numbers, default=0)}")
-        _replace(backup, content, like=checkpoint)
-        _sync_directory(self.env_name)
-        _logger().warning("Kept the checkpoint %s as %s: %s", checkpoint, os.path.basename(backup), why)
-
-    def _checkpoint(self):
-        """Return where the checkpoint really is: one that is a link is written through."""
-        path = os.path.join(self.env_name, ENV_FILENAME)
-        return os.path.realpath(path) if os.path.islink(path) else path
+            what = f"cannot use env['config_file'], {_where(config_file)}: {_told(error)}"
+            raise EnosFilePathError(config_file, f"{what}; mend it or name another") from error
 
 
 # ---- Errors
+
+
 class EnosError(Exception):
     """Base of all errors of this module; the last argument is the message."""
 
     def __str__(self):
-        return " ".join(str(self.args[-1]).splitlines()) if self.args else ""
+        return " ".join(str(part) for part in self.args[-1:]).replace("\n", " ")
 
 
 class EnosFilePathError(EnosError):
     """There is no usable environment or config file at ``.filepath``, the path as it was given."""
 
     def __init__(self, filepath, msg=""):
-        super().__init__(filepath, msg or f"no usable environment or config file at {_shown(filepath)}; check the path")
+        why = f"no usable environment or config file at {_where(filepath)}; check the path"
+        super().__init__(filepath, msg or why)
         self.filepath = filepath
 
 
+class EnosKeyError(EnosError, KeyError):
+    """A key is not there; as with any KeyError, ``args`` holds the key alone."""
+
+    def __init__(self, key, msg=""):
+        super().__init__(key)
+        self.msg = msg or f"no {_shown(key)} in the environment; run the task that sets it first"
+
+    def __str__(self):
+        return self.msg
+
+
+class EnosMissingError(EnosError, AttributeError):
+    """A value cannot be used: it is a stand-in, as its class cannot be found or rebuilt here."""
+
+
 class EnosSaveError(EnosError):
-    """Values could not be pickled, all else was saved: ``.filepath`` is the checkpoint, ``.keys`` a list."""
+    """All was saved but the values of ``.keys``, a list; ``.filepath`` is the checkpoint."""
 
     def __init__(self, filepath, keys, msg=""):
-        super().__init__(filepath, keys, msg or f"{filepath}: cannot pickle {_shown(keys)}; store something else there")
-        self.filepath, self.keys = filepath, keys
+        why = f"{filepath} is saved, but for {_shown(keys)}, which cannot be pickled"
+        super().__init__(filepath, keys, msg or f"{why}; store something else there")
+        self.filepath = filepath
+        self.keys = keys
 
 
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 200
+def _save_error(checkpoint, refused):
+    """Return the error that says which keys were *refused*, {key: error}, and why."""
+    why = "; ".join(f"{_shown(key)} ({_told(error)})" for key, error in refused.items())
+    advice = "store something else there, or load again if its class was defined anew"
+    message = f"{checkpoint} is saved, but for what cannot be pickled: {why}; {advice}"
+    return EnosSaveError(checkpoint, list(refused), message)
 
 
 def _shown(value):
-    return " ".join(_REPR.repr(value).split())
+    """Return a key or a path as text, on one line and not too long."""
+    text = " ".join(repr(value).split())
+    if len(text) > 200:
+        return f"{text[:100]}...{text[-97:]}"
+    return text
 
 
 def _where(path):
-    return _shown(os.path.abspath(path) if isinstance(path, (str, os.PathLike)) else path)
+    """Return *path* as text: absolute; of what is no path its type, as it may be a secret."""
+    if isinstance(path, (str, os.PathLike)):
+        return _shown(os.path.abspath(path))
+    return f"something of type {type(path).__name__}"
+
+
+# The text of these speaks of files, types and names; that of others might show a stored value.
+_DISCREET = (EnosError, OSError, ImportError, AttributeError, TypeError, RuntimeError, EOFError)
 
 
 def _told(error):
-    """Return what *error* says, with its kind, on one short line."""
-    mark = getattr(error, "problem_mark", None)  # of PyYAML, whose text has lines of the file in it
-    said = f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}" if mark else None
-    said = said or getattr(error, "strerror", None) or " ".join(str(error).split())
-    return f"{type(error).__name__}: {said[:300]}" if said else type(error).__name__
+    """Return the kind of *error*, and what it says if that shows no stored value, on one line."""
+    kind = type(error).__name__
+    place = getattr(error, "problem_mark", None)
+    if place:  # PyYAML
+        return f"{kind}: {error.problem} in line {place.line + 1}, column {place.column + 1}"
+    if hasattr(error, "lineno"):  # json
+        return f"{kind}: {error.msg} in line {error.lineno}, column {error.colno}"
+    if not isinstance(error, (*_DISCREET, pickle.PickleError)):
+        return kind
+    said = str(getattr(error, "strerror", None) or error)
+    return f"{kind}: {' '.join(said.split())[:300]}"
 
 
 def _logger():
+    """Return the logger of this module."""
     import logging  # half of what this module would take to import
+
     return logging.getLogger(__name__)
 
 
 # ---- From a specifier to a directory, and from there to `current`
+
+
 def _path(specifier):
-    """Return *specifier*, a str or os.PathLike, as a str; raise EnosFilePathError if it is anything else, or empty."""
-    path = os.fspath(specifier) if isinstance(specifier, (str, os.PathLike)) else None
-    if isinstance(path, str) and path:
-        return path
+    """Return *specifier*, a str or os.PathLike, as a str; raise EnosFilePathError if it is none."""
+    if isinstance(specifier, (str, os.PathLike)):
+        path = os.fspath(specifier)
+        if isinstance(path, str) and path:
+            return path
+    what = "empty" if specifier == "" else f"of type {type(specifier).__name__}"
     why = "give the directory of an environment (a str or os.PathLike), an Environment or None"
-    raise EnosFilePathError(specifier, f"env is {_shown(specifier)}: {why}; it may be meant for a later argument")
+    message = f"env is {what}: {why}; it may be meant for a later argument"
+    raise EnosFilePathError(specifier, message)
 
 
-def _made_directory(specifier):
+def _make_environment_directory(specifier):
     """Make the directory *specifier* with its parents, durably; return its resolved Path."""
     path = _path(specifier)
     link = os.path.abspath(SYMLINK_NAME)
@@ -487,12 +890,11 @@ def _made_directory(specifier):
         raise EnosFilePathError(specifier, _why_absent(os.path.join(path, ENV_FILENAME)))
     try:
         directory = Path(os.path.realpath(path))
-        if (directory / ENV_FILENAME).exists() and not (directory / ENV_FILENAME).is_file():
-            raise FileExistsError(f"{ENV_FILENAME} in it is no regular file, but the checkpoint goes there")
+        _refuse_if_irregular(directory / ENV_FILENAME)
         _make_directories(directory)
     except (OSError, ValueError) as error:
-        why = f"cannot make an environment in {_where(path)}: {_told(error)}; choose another path"
-        raise EnosFilePathError(specifier, why) from error
+        what = f"cannot make an environment in {_where(path)}: {_told(error)}"
+        raise EnosFilePathError(specifier, f"{what}; choose another path") from error
     return directory
 
 
@@ -500,11 +902,12 @@ def _make_directories(directory):
     """Make *directory*, a Path, with its parents, durably."""
     new = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
-    for path in new or [directory]:  # also if it is there: its maker may have been killed before the sync
+    # Also if it was there: whoever made it may have been killed before the sync.
+    for path in new or [directory]:
         _sync_directory(path.parent)
 
 
-def _dated_directory():
+def _make_dated_directory():
     """Make a directory that nobody else has, named after the time; return its name."""
     moment = time.time()
     while True:
@@ -515,22 +918,36 @@ def _dated_directory():
         except FileExistsError:
             moment += 1
         except OSError as error:
-            raise EnosFilePathError(name, f"cannot make the directory {_where(name)}: {_told(error)}") from error
+            why = f"cannot make the directory {_where(name)}: {_told(error)}"
+            raise EnosFilePathError(name, f"{why}; work in another directory") from error
+
+
+def _remove_if_nothing_was_saved(directory):
+    """Remove *directory* if it holds no more than a lock, as the first save in it has failed."""
+    with contextlib.suppress(OSError):
+        if os.listdir(directory) == [_LOCK_NAME]:
+            os.unlink(directory / _LOCK_NAME)
+        os.rmdir(directory)  # refuses if there is anything else
 
 
 def _point_current_to(directory):
-    """Make ``current`` a link to *directory*, relative if it lies below, with no moment without a link."""
+    """Make ``current`` a link to *directory*, relative if it lies below; it is never missing."""
     here = Path(os.path.realpath(os.curdir))
-    target = directory.relative_to(here) if here in (directory, *directory.parents) else directory
-    link, temporary = here / SYMLINK_NAME, here / f".{SYMLINK_NAME}.{os.urandom(8).hex()}.tmp"
+    target = directory
+    if here in (directory, *directory.parents):
+        target = directory.relative_to(here)
+    link = here / SYMLINK_NAME
+    temporary = here / f".{SYMLINK_NAME}.{os.urandom(8).hex()}.tmp"
     try:
         os.symlink(target, temporary, target_is_directory=True)
         os.replace(temporary, link)
         _sync_directory(here)
     except OSError as error:
         why = f"cannot point {_where(link)} to {directory}: {_told(error)}"
-        if os.path.lexists(link) and os.path.realpath(link) != str(directory):  # the next task would use that
-            raise EnosFilePathError(SYMLINK_NAME, f"{why}; remove it, or say symlink=False") from error
+        # The next task would work on what the old link leads to.
+        if os.path.lexists(link) and os.path.realpath(link) != str(directory):
+            why += "; remove it, or say symlink=False"
+            raise EnosFilePathError(SYMLINK_NAME, why) from error
         _logger().warning("%s", why)
     finally:
         with contextlib.suppress(OSError):
@@ -542,161 +959,643 @@ def _why_absent(checkpoint):
     directory, name = os.path.split(checkpoint)
     where = _where(directory)
     if os.path.isdir(directory or os.curdir):
-        return f"no {name} in {where}: name the directory of an environment, or restore a backup (cp env.bakN env)"
+        advice = f"name the directory of an environment{_or_a_backup(directory)}"
+        return f"no {name} in {where}; {advice}"
     if os.path.exists(directory):
-        return f"{where} is a file: name the directory of an environment, not a file in it"
-    gone = f"points to {_shown(os.readlink(directory))}, which is gone" if os.path.islink(directory) else "is absent"
-    return f"{where} {gone}: run a task with new=True first, or name another environment"
+        return f"{where} is a file; name the directory of an environment, not a file in it"
+    gone = "is absent"
+    if os.path.islink(directory):
+        gone = f"points to {_shown(os.readlink(directory))}, which is gone"
+    advice = "run a task with new=True first, or name another environment"
+    if os.path.basename(directory) == SYMLINK_NAME:
+        for newest in _environments(os.path.dirname(directory))[:1]:
+            advice = f"ln -sfn {newest} current makes it lead to the newest environment there"
+    return f"{where} {gone}; {advice}"
 
 
-# ---- From the bytes of a checkpoint to an environment
-def _content(path):
-    """Return what the checkpoint *path* holds; raise EnosFilePathError if it cannot be read."""
-    _path(path)
+def _environments(directory):
+    """Return the names of the environments in *directory*, the one that was saved last first."""
+    found = {}
+    for entry in os.scandir(directory or os.curdir):
+        checkpoint = os.path.join(entry.path, ENV_FILENAME)
+        if not entry.is_symlink() and os.path.isfile(checkpoint):
+            found[entry.name] = os.path.getmtime(checkpoint)
+    return sorted(found, key=found.__getitem__, reverse=True)
+
+
+def _or_a_backup(directory):
+    """Return the advice to go back to the newest backup in *directory*, if there is one."""
+    newest = max(os.listdir(directory or os.curdir), key=_backup_number, default="")
+    if _backup_number(newest):
+        return f", or go back to a backup there (cp {newest} env)"
+    return ""
+
+
+def _backup_number(name):
+    """Return N of a backup, ``env.bakN``, and 0 of any other name."""
+    found = re.fullmatch(r"env\.bak([0-9]+)", name)
+    return int(found[1]) if found else 0
+
+
+def _host():
+    """Return the name of this machine."""
+    import platform
+
+    return platform.node()
+
+
+# ---- From a checkpoint to an environment
+
+# What stands between a pickle and its checksum, the CRC-32 in eight hexadecimal digits.
+_MARK = b"\n# crc-32: "
+_SEAL = re.compile(_MARK + b"([0-9a-f]{8})")
+_SEAL_LENGTH = len(_MARK) + 8
+
+
+def _seal(content):
+    """Return length and checksum of the pickle in *content*; raise UnpicklingError if damaged."""
+    length = len(content) - _SEAL_LENGTH
+    seal = _SEAL.fullmatch(content, max(length, 0))
+    if not seal:  # saved by EnOSlib or version 1
+        return len(content), crc32(content)
+    checksum = crc32(memoryview(content)[:length])
+    if checksum != int(seal[1], 16):
+        raise pickle.UnpicklingError("it is damaged, as its checksum shows")
+    return length, checksum
+
+
+def _seal_on_disk(checkpoint):
+    """Return what `_seal` says of the file *checkpoint*, or None; read no more than it takes."""
+    end = _read(checkpoint, last=_SEAL_LENGTH)
+    if end is None:
+        return None
+    seal = _SEAL.fullmatch(end)
+    if seal:
+        return os.path.getsize(checkpoint) - _SEAL_LENGTH, int(seal[1], 16)
+    return _seal(_read(checkpoint) or b"")
+
+
+def _content(path, given):
+    """Return what the checkpoint *path* holds; raise EnosFilePathError on the path as *given*."""
     try:
-        with _opened(path) as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        raise EnosFilePathError(path, _why_absent(path)) from None
+        content = _read(path)
     except (OSError, ValueError) as error:
-        raise EnosFilePathError(path, f"cannot read {_where(path)}: {_told(error)}; check disk and access") from error
+        why = f"cannot read {_where(path)}: {_told(error)}; check disk and access"
+        raise EnosFilePathError(given, why) from error
+    if content is None:
+        raise EnosFilePathError(given, _why_absent(path))
+    return content
 
 
-def _opened(path):
-    """Open the file *path*; raise EnosFilePathError if it is no regular file, as opening a fifo would hang."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise EnosFilePathError(path, f"{_where(path)} is no regular file, so no checkpoint: name another")
-    return open(path, "rb", buffering=0)
+def _read(path, last=None):
+    """Return what the file *path* holds, or its *last* bytes; None if there is no such file.
+
+    Where NFS may be behind, look again.
+    """
+    for tries_left in (3, 2, 1, 0):
+        try:
+            _refuse_if_irregular(path)
+            with open(path, "rb", buffering=0) as file:
+                if last is not None:
+                    file.seek(max(0, os.fstat(file.fileno()).st_size - last))
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            if not tries_left or not _may_come_back(path):
+                return None
+        except OSError as error:  # stale: another client has replaced it meanwhile
+            if not tries_left or error.errno != errno.ESTALE:
+                raise
+        time.sleep(0.02)
 
 
-def _revived(image, directory, cls):
-    """Return the environment, a *cls*, that is pickled in *image*, as it is in *directory*, a str."""
-    reader = _Reader(io.BytesIO(image))
-    reader.cls = cls
-    collecting = gc.isenabled()
+def _may_come_back(path):
+    """Tell whether the file *path*, which is not there, is being replaced."""
+    directory, name = os.path.split(path)
     try:
-        gc.disable()  # a big pickle is many new objects, among which the collector would look for garbage
-        env = reader.load()
+        names = os.listdir(directory or os.curdir)  # which makes NFS look afresh
+    except OSError:
+        return False
+    return name in names or any(map(_is_temporary, names))
+
+
+def _refuse_if_irregular(path):
+    """Raise EnosFilePathError if *path* is no regular file: opening a fifo would hang."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        why = f"{_where(path)} is no regular file, so no checkpoint; name another"
+        raise EnosFilePathError(path, why)
+
+
+def _loaded(content, directory, cls):
+    """Return the environment, a *cls*, in the *content* of a checkpoint in *directory*, a str.
+
+    Return also {reason: names} of what is a stand-in in it.
+    """
+    seal = _seal(content)
+    env, missing = _unpickled(content, cls)
+    if not isinstance(env, Environment) or not isinstance(env._items, dict):
+        raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
+    home = vars(env)["env_name"]
+    if str(home) != directory or not isinstance(home, Path):
+        env.env_name = Path(directory)
+        if "resultdir" in env._items:
+            env._items["resultdir"] = _moved(env._items["resultdir"], home, env.env_name)
+    env._unused.update(env._items)
+    env._seen = seal
+    env._complete = True
+    return env, missing
+
+
+def _moved(path, old, new):
+    """Return *path* as it is after the directory *old* has become *new*."""
+    try:
+        return type(path)(new / PurePath(path).relative_to(old))
+    except (TypeError, ValueError):  # it is no path, or lies elsewhere, and stays there
+        return path
+
+
+def _unpickled(content, cls):
+    """Return the object that is pickled in *content*, and {reason: names} of its stand-ins."""
+    try:
+        with _collector_paused():
+            return _StrictReader(io.BytesIO(content), cls).load(), {}
+    except MemoryError:  # which says nothing of what is missing
+        raise
+    except Exception:
+        pass
+    unfit: set = set()
+    while True:
+        reader = _LenientReader(io.BytesIO(content), cls, unfit)
+        with contextlib.suppress(_ReadAgain):
+            return reader.load(), reader.missing
+
+
+@contextlib.contextmanager
+def _collector_paused():
+    """Have no garbage looked for: a big pickle is many new objects, and none of them is garbage."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()
-    if not isinstance(env, Environment) or not isinstance(env.data, dict):
-        raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
-    home, results = vars(env)["env_name"], env.data.get("resultdir", "")
-    if str(home) != directory or not isinstance(home, Path):  # if not, leave all: an equal copy changes the pickle
-        env.env_name = Path(directory)
-        with contextlib.suppress(TypeError, ValueError):  # it is no path, or lies elsewhere, and stays there
-            env.data["resultdir"] = type(results)(env.env_name / PurePath(results).relative_to(home))
-    return env
 
 
 # What 3.13 calls pathlib, and what a worker process that was spawned calls the script.
 _RENAMED = {"pathlib._local": "pathlib", "__mp_main__": "__main__"}
 
 
-class _Reader(pickle.Unpickler):
-    """Reads environments, whichever copy of this module, or EnOSlib, saved them."""
+class _Names:
+    """What both readers know of names: another copy of this module, or EnOSlib, may have saved."""
 
-    cls, home = None, ""
+    # What to load the class Environment as.
+    cls = None
+    # The module that has saved: a checkpoint names the class Environment first.
+    home = None
 
     def find_class(self, module, name):
-        if not self.home:  # a checkpoint names its own class first: this is the module that saved it
-            self.home = module if name == "Environment" else __name__
+        """Return the class or function of that *module* and *name*."""
+        if self.home is None:
+            self.home = module
+        if module == self.home and name == "Environment":
+            return self.cls
+        if module == self.home and name == "_named":
+            return self.find_class
         if module == self.home and name in __all__:
-            return self.cls if name == "Environment" else globals()[name]
+            return globals()[name]
+        module = _RENAMED.get(module, module)
+        return super().find_class(module, name)  # type: ignore[misc]
+
+
+class _StrictReader(_Names, pickle.Unpickler):
+    """Reads as pickle does: what cannot be found or rebuilt raises."""
+
+    def __init__(self, file, cls):
+        super().__init__(file)
+        self.cls = cls
+
+
+class _ReadAgain(Exception):
+    """An object cannot be filled: all must be read once more, with its class taken for missing."""
+
+
+# What pickle's reader in Python does at each opcode.
+_STEPS = getattr(pickle._Unpickler, "dispatch")
+# What makes an object without a call of its class; its arguments begin with that.
+_NEW = getattr(copyreg, "__newobj__")
+_NEW_WITH_KEYWORDS = getattr(copyreg, "__newobj_ex__")
+
+
+class _LenientReader(_Names, pickle._Unpickler):
+    """Reads as far as possible: makes stand-ins of what cannot be found or rebuilt.
+
+    It does what pickle's reader in Python does at some of the *opcodes*, the steps of a pickle.
+    """
+
+    dispatch = _STEPS.copy()
+    # What pickle keeps: the objects that are being made, also those below a mark, and those made.
+    stack: list
+    metastack: list
+    memo: dict
+
+    def __init__(self, file, cls, unfit):
+        super().__init__(file)
+        self.cls = cls
+        # The names of classes that are here, but whose objects cannot be filled.
+        self.unfit = unfit
+        # Why there are stand-ins: {reason: names}.
+        self.missing = {}
+
+    def find_class(self, module, name):
+        """Return the class or function of that *module* and *name*, or a stand-in for it."""
         try:
-            return super().find_class(_RENAMED.get(module, module), name)
-        except (ImportError, AttributeError) as error:
-            advice = f"which cannot be found ({_told(error)}): install or restore it"
-            if module in ("__main__", "__mp_main__"):
-                advice = f"a class of the script that saved it: move {name} to a module, and import it in this script"
-            raise pickle.UnpicklingError(f"it needs {module}.{name}, {advice}") from error
+            return super().find_class(module, name)
+        except Exception as error:
+            why = f"not found ({_told(error)}): install or restore that"
+        if module in ("__main__", "__mp_main__"):
+            why = "of another script: move that to a module"
+        self.missing.setdefault(why, []).append(f"{module}.{name}")
+        return _missing_class(module, name)
+
+    def load_newobj(self):
+        """Make an object by ``cls.__new__``."""
+        args = self.stack.pop()
+        cls = self.stack.pop()
+        self.stack += [_NEW, (cls, *args)]
+        self.load_reduce()
+
+    def load_newobj_ex(self):
+        """Make an object by ``cls.__new__`` with keywords."""
+        self.stack[-3:] = [_NEW_WITH_KEYWORDS, tuple(self.stack[-3:])]
+        self.load_reduce()
+
+    def load_reduce(self):
+        """Make an object by a call, or if that fails, a stand-in that remembers the call."""
+        args = self.stack.pop()
+        function = self.stack.pop()
+        try:
+            made = function(*args)
+            if _full_name(type(made)) in self.unfit:
+                raise EnosMissingError
+            if isinstance(made, _StandIn) and not vars(made):  # by copyreg._reconstructor
+                raise EnosMissingError
+        except MemoryError:
+            raise
+        except Exception as error:
+            made = self.stand_in(function, args, error)
+        self.stack.append(made)
+
+    def stand_in(self, function, args, error):
+        """Return a stand-in for what *function* makes of *args*, but for this *error*."""
+        cls = _StandIn
+        missing = function
+        if function in (_NEW, _NEW_WITH_KEYWORDS):
+            missing = args[0]
+            cls = _missing_class(missing.__module__, missing.__qualname__)
+            args = (cls, *args[1:])
+        if not isinstance(missing, _MissingClass) and missing is not getattr:
+            why = f"failed again ({type(error).__name__}): mend or update that"
+            self.missing.setdefault(why, []).append(_full_name(missing))
+        stand_in = object.__new__(cls)
+        vars(stand_in)["_enostask"] = _Recipe(function, args)
+        return stand_in
+
+    def load_pop(self):
+        """Drop what a function returns that has given an object its state, as pickle does."""
+        dropped = self.stack[-1] if self.stack else None
+        if type(dropped) is _StandIn and all(dropped is not other for other in self.memo.values()):
+            target, state = dropped._enostask.args
+            if not isinstance(target, _StandIn):
+                self.read_again_without(target, EnosMissingError())
+            target._enostask.setter = dropped._enostask.function
+            target._enostask.state = state
+        _STEPS[pickle.POP[0]](self)
+
+    def fill(self, load, stack, place):
+        """Let pickle's *load* fill what is in that *place* of *stack*, or a stand-in's recipe."""
+        target = stack[place]
+        if isinstance(target, _StandIn):
+            stack[place] = target._enostask
+        try:
+            load(self)
+        except Exception as error:
+            self.read_again_without(target, error)
+        self.stack[-1] = target
+
+    def read_again_without(self, target, error):
+        """Have all read once more, with the class of *target*, which fails, as missing."""
+        name = _full_name(type(target))
+        if name in self.unfit or isinstance(error, MemoryError):
+            raise error
+        self.unfit.add(name)
+        raise _ReadAgain from error
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.NEWOBJ[0]] = load_newobj
+    dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
+    dispatch[pickle.POP[0]] = load_pop
+
+
+def _let_fill(opcode, place):
+    """Have the lenient reader watch what is done at *opcode*: filling what is in that *place*."""
+    load = _STEPS[opcode[0]]
+
+    def load_and_watch(reader):
+        stack = reader.stack
+        if place is None:  # the items are above a mark, and it is on top of the stack below
+            stack = reader.metastack[-1]
+        reader.fill(load, stack, place or -1)
+
+    _LenientReader.dispatch[opcode[0]] = load_and_watch
+
+
+_let_fill(pickle.BUILD, -2)
+_let_fill(pickle.APPEND, -2)
+_let_fill(pickle.SETITEM, -3)
+_let_fill(pickle.APPENDS, None)
+_let_fill(pickle.SETITEMS, None)
+
+
+# ---- Stand-ins for what is missing
+
+
+class _Recipe:
+    """How pickle builds the object that a stand-in stands for; filled as that object would be."""
+
+    def __init__(self, function, args):
+        # A call makes it, ...
+        self.function = function
+        self.args = args
+        # ... these are appended, as to a list, ...
+        self.items = []
+        # ... these, keys and values, are set, as in a dict, ...
+        self.pairs = []
+        # ... and this is its state, unless None, ...
+        self.state = None
+        # ... given by this function, unless that is None.
+        self.setter = None
+
+    def append(self, item):
+        """Remember an item."""
+        self.items.append(item)
+
+    def __setitem__(self, key, value):
+        self.pairs.append((key, value))
+
+    def __setstate__(self, state):
+        self.state = state
+
+
+class _MissingClass(type):
+    """The type of the stand-ins for classes and functions."""
+
+    def __repr__(cls):
+        return f"<stand-in for {_full_name(cls)}>"
+
+
+class _StandIn(metaclass=_MissingClass):
+    """Stands for an object that cannot be rebuilt: can be kept, copied and saved, not used."""
+
+    # How the object is built; under a name that no object has.
+    _enostask: _Recipe
+
+    def __new__(cls, *_, **__):
+        """Refuse: only a reader makes stand-ins."""
+        _refuse_use(cls)
+
+    def __reduce_ex__(self, _):
+        """Tell pickle how the object is built."""
+        recipe = self._enostask
+        contents = iter(recipe.items), iter(recipe.pairs)
+        return (recipe.function, recipe.args, recipe.state, *contents, recipe.setter)
+
+    def __copy__(self, _=None):
+        twin = object.__new__(type(self))
+        vars(twin).update(vars(self))  # the recipe can be shared, as nobody can change it
+        return twin
+
+    __deepcopy__ = __copy__
+
+    def __repr__(self):
+        return "".join(_text(self, set()))
+
+
+@functools.lru_cache(maxsize=None)
+def _missing_class(module, name):
+    """Return the stand-in for the class or function of that *module* and *name*."""
+    return _MissingClass("StandIn", (_StandIn,), {"__module__": module, "__qualname__": name})
+
+
+def _named(module, name):
+    """Return the class or function of that *module* and *name*: a stand-in for it is pickled so."""
+    return functools.reduce(getattr, name.split("."), importlib.import_module(module))
+
+
+def _reduced_class(cls):
+    """Tell pickle how to find the class that *cls* stands for."""
+    return _named, (cls.__module__, cls.__qualname__)
+
+
+copyreg.pickle(_MissingClass, _reduced_class)
+
+
+def _full_name(function):
+    """Return module and name of a class or function, or of the class of another object."""
+    if not hasattr(function, "__qualname__"):
+        function = type(function)
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def _missing(stand_in):
+    """Return the class or function that is missing, or that is here but failed."""
+    if isinstance(stand_in, _MissingClass):
+        return stand_in
+    if type(stand_in) is _StandIn:
+        return stand_in._enostask.function
+    return type(stand_in)
+
+
+def _refuse_use(stand_in, *_, **__):
+    """Raise EnosMissingError: *stand_in* is not the object that it stands for."""
+    why = "cannot be found or rebuilt here, so this is a stand-in"
+    what_to_do = "install or mend it, and load again"
+    raise EnosMissingError(f"{_full_name(_missing(stand_in))} {why}: {what_to_do}")
+
+
+# All ways to use an object but those that `_StandIn` defines, equality, hash and the type.
+_USES = """
+    getattr setattr delattr call getitem setitem delitem iter next len contains enter exit
+    bool int float complex index lt le gt ge add radd sub rsub mul rmul matmul truediv rtruediv
+    floordiv mod pow neg abs
+"""
+for _name in _USES.split():
+    type.__setattr__(_StandIn, f"__{_name}__", _refuse_use)
+    type.__setattr__(_MissingClass, f"__{_name}__", _refuse_use)
 
 
 # ---- From an environment to its checkpoint
 
-_held: set = set()  # the locks that are held, each as process, thread and path
+
+def _digests(items, keys):
+    """Return {key: digest} of *keys* in *items*, and {key: error} of those not to be pickled."""
+    digests = {}
+    refused = {}
+    for key in keys:
+        try:
+            pickle.dumps(key, 5)
+            digests[key] = _digest(items, key)
+        except MemoryError:  # which says nothing of the value
+            raise
+        except Exception as error:
+            refused[key] = error
+    return digests, refused
+
+
+def _digest(items, key):
+    """Return the digest of *key*: of the value alone, as the caller's key is another object."""
+    if key not in items:
+        return _ABSENT
+    return hash(pickle.dumps(items[key], 5))
+
+
+def _key_like(key, items):
+    """Return the key of *items* that is *key*, or if it has no `__eq__`, is pickled alike."""
+    if key not in items and type(key).__eq__ is object.__eq__:
+        pickled = pickle.dumps(key, 5)
+        for other in items:
+            if type(other) is type(key) and pickle.dumps(other, 5) == pickled:
+                return other
+    return key
+
+
+_LOCK_NAME = f".{ENV_FILENAME}.lock"
 
 
 @contextlib.contextmanager
 def _locked(checkpoint):
-    """Hold the lock on *checkpoint*, where that is supported and permitted; first remove what a killed save left."""
-    path = os.path.join(os.path.dirname(checkpoint), f".{ENV_FILENAME}.lock")
-    holder = os.getpid(), get_ident(), path
-    if holder in _held:  # a signal handler saves in the midst of a save, and would wait for itself
-        raise OSError(errno.EDEADLK, "This thread is saving here already; save again when that is done", path)
+    """Hold the lock on *checkpoint* for a save, where there are locks; say what was not saved."""
+    directory = os.path.dirname(checkpoint)
+    closing = contextlib.ExitStack()
     try:
-        _held.add(holder)
-        with contextlib.ExitStack() as closing:
-            with contextlib.suppress(NameError), _if_possible():
-                writable = os.access(path, os.W_OK) or not os.path.exists(path)
-                file = closing.enter_context(open(path, "ab" if writable else "rb", buffering=0))  # or another's
-                fcntl.flock(file, fcntl.LOCK_EX)
-                _remove_leftovers(os.path.dirname(checkpoint))
-            try:
-                yield
-            finally:
-                with contextlib.suppress(NameError, OSError):
-                    fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough if a child was forked meanwhile
-    finally:
-        _held.discard(holder)  # last: a signal handler that saved before that would wait for itself
-
-
-@contextlib.contextmanager
-def _if_possible():
-    """Pass over what this system or this file system does not know, or does not permit."""
-    try:
-        yield
+        # A signal handler would wait for what it has interrupted.
+        if get_ident() in _saving.values():
+            raise OSError(errno.EDEADLK, "this thread is in the midst of a save")
+        _saving[closing] = get_ident()
+        if not os.path.exists(checkpoint):
+            _make_directories(Path(directory))
+        with closing:
+            with contextlib.suppress(OSError):
+                _wait_for_lock(os.path.join(directory, _LOCK_NAME), closing)
+            _remove_leftovers(directory)
+            yield
     except OSError as error:
-        unknown = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF
-        if error.errno not in unknown and not isinstance(error, PermissionError):
-            raise
+        what = f"{error.strerror or error}: this environment is not saved; mend that and save again"
+        raise OSError(error.errno, what, checkpoint) from error
+    finally:
+        _saving.pop(closing, None)
+        _end_if_signalled()
+
+
+# What says that a lock is held; on SMB, the second.  Any other error: there are no locks.
+_HELD = (errno.EAGAIN, errno.EACCES)
+
+
+def _wait_for_lock(path, closing):
+    """Take the lock *path* until *closing* is closed; raise OSError where there are no locks."""
+    if fcntl is None:
+        return
+    try:
+        file = open(path, "ab", buffering=0)  # for writing: NFS gives no exclusive lock otherwise
+    except PermissionError:  # it is somebody else's
+        file = open(path, "rb", buffering=0)
+    closing.enter_context(file)
+    closing.callback(_unlock, file)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _HELD:
+                raise
+        time.sleep(0.005)
+    why = "held for a minute, perhaps by a machine that crashed"
+    _logger().warning("%s was %s: saving without it", path, why)
+
+
+def _unlock(file):
+    """Let go of the lock on *file*; to close it is not enough if a child was forked meanwhile."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _remove_leftovers(directory):
+    """Remove what killed saves left, once nobody has written to it for an hour."""
     with contextlib.suppress(OSError):
-        for name in filter(re.compile(r"\.env\.[0-9a-f]{16}\.tmp").fullmatch, os.listdir(directory)):
-            os.unlink(os.path.join(directory, name))
+        # To list the directory also makes NFS look afresh.
+        for name in filter(_is_temporary, os.listdir(directory)):
+            path = os.path.join(directory, name)
+            if time.time() - os.path.getmtime(path) > 3600:
+                os.unlink(path)
 
 
-def _other_than(base, path):
-    """Return what the file *path* holds, or None if that is *base*, bytes or None, or if there is no such file."""
-    known, step = base or b"", 2**16  # in steps, as there may be no memory for one more copy
-    with contextlib.suppress(FileNotFoundError), _opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != len(known) or any(file.read(step) != known[at : at + step] for at in range(0, size, step)):
-            file.seek(0)
-            return file.read()
-    return None
+def _is_temporary(name):
+    """Tell whether that is the name of the new file of a save."""
+    return re.fullmatch(r"\.env\.[0-9a-f]{16}\.tmp", name)
 
 
-def _replace(path, content, like):
-    """Put a file with *content*, bytes, in place of *path*, with the mode and owner of the file *like*, if that exists.
+def _replace(path, parts, like):
+    """Put a file of these *parts*, bytes, in place of *path*, with mode and owner of *like*.
 
-    At any instant *path* is the old file or the new one, also where locks do not work, as nobody else
-    has the random name of the new one.  `_sync_directory` makes that survive a power cut.
+    At any instant *path* is the old file or the new one, also where locks do not work, as nobody
+    else has the random name of the new one.  Once this returns, it is the new one for good.
     """
     temporary = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
+    was_there = os.path.exists(path)
+    model = os.stat(like) if os.path.exists(like) else None
+    mode = 0o666 if model is None else 0o600
     try:
-        model = None
-        with contextlib.suppress(FileNotFoundError):
-            model = os.stat(like)
-        with open(temporary, "xb", opener=functools.partial(os.open, mode=0o600 if model else 0o666)) as file:
-            if model and hasattr(os, "fchown"):  # Windows has neither
+        with open(temporary, "xb", opener=functools.partial(os.open, mode=mode)) as file:
+            if model is not None and hasattr(os, "fchown"):  # Windows has neither
                 _take_mode_and_owner(file.fileno(), model)
-            file.write(content)
+            file.writelines(parts)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            _sync(file.fileno())
+        _rename(temporary, path)
+    except BaseException as error:
+        if was_there and _is_gone(path) and os.path.exists(temporary):
+            if isinstance(error, OSError):
+                error.strerror = f"{path} is gone; rename {temporary}, which has all"
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
         raise
+    _sync_directory(os.path.dirname(path))
+
+
+def _rename(temporary, path):
+    """Give *temporary* the name *path*; wait while somebody has that open (Windows, SMB)."""
+    deadline = time.monotonic() + 2
+    while True:
+        try:
+            return os.replace(temporary, path)
+        except PermissionError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.02)
+
+
+def _is_gone(path):
+    """Tell whether the file *path* is gone, or on SMB goes when its readers close it: no link."""
+    try:
+        return os.stat(path).st_nlink == 0
+    except OSError:
+        return True
 
 
 def _take_mode_and_owner(file, model):
-    """Give *file*, a descriptor, the mode and, where permitted, the owner and group of the stat result *model*."""
-    mode, made = stat.S_IMODE(model.st_mode), os.fstat(file)
+    """Give *file*, a descriptor, the mode and, where permitted, the owner of the stat *model*."""
+    mode = stat.S_IMODE(model.st_mode)
+    made = os.fstat(file)
     if (made.st_uid, made.st_gid) != (model.st_uid, model.st_gid):
         try:
             os.fchown(file, model.st_uid, model.st_gid)
@@ -705,80 +1604,75 @@ def _take_mode_and_owner(file, model):
                 os.fchown(file, -1, model.st_gid)
             except OSError:
                 mode &= ~stat.S_IRWXG  # it has another group now
-    if mode != stat.S_IMODE(made.st_mode):  # some network shares refuse even what would change nothing
+    # Some network shares refuse even what would change nothing.
+    if mode != stat.S_IMODE(made.st_mode):
         os.fchmod(file, mode)
+
+
+# What says that a file system cannot sync; 524 is ENOTSUPP, which some network ones let through.
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOTTY, 524)
+
+
+def _sync(descriptor):
+    """Wait until what was written survives a power cut, where the file system can tell."""
+    try:
+        os.fsync(descriptor)
+        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, where fsync stops at the cache of the disk
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
 
 
 def _sync_directory(directory):
     """Make the names in *directory* survive a power cut."""
-    with _if_possible():  # not for one that may not be listed, and on Windows for none
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _same(one, other, key):
-    """Tell whether *key* has the same value in both dicts of unpickled values, or is in neither; in doubt, not."""
-    if key not in one or key not in other:
-        return (key in one) == (key in other)
     try:
-        plain = [pickle.dumps(items[key], 5) for items in (one, other)]
-        return plain[0] == plain[1] or _digest(pickle.loads(plain[0])) == _digest(pickle.loads(plain[1]))
-    except MemoryError:  # which says nothing of the values
-        raise
-    except Exception:
-        return False
-
-
-def _digest(value):
-    """Return a digest of *value* that does not depend on the order of sets, or on which strings are one object."""
-    file = io.BytesIO()
-    _CanonicalPickler(file, 5).dump(value)
-    return sha256(file.getbuffer()).digest()
-
-
-class _CanonicalPickler(pickle.Pickler):
-    def persistent_id(self, value):
-        if isinstance(value, (set, frozenset)):
-            return type(value), sorted(map(_digest, value)), getattr(value, "__dict__", None)
-        if isinstance(value, PurePath):
-            return "path", str(value)
-        if type(value) is str:  # as an int: a pickle writes equal ints alike, but equal strings as one object or two
-            return int.from_bytes(sha256(value.encode("utf-8", "surrogatepass")).digest(), "big")
-        return None
+        descriptor = os.open(directory, os.O_RDONLY)
+    except PermissionError:  # one that may not be listed, and on Windows any
+        return
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _parsed(content, kind):
-    """Return the mapping in *content*, the bytes of a config file of *kind*; empty YAML is an empty one."""
-    if kind not in ("json", "yaml"):
-        raise ValueError(f"env['config_type'] is {_shown(kind)}, not 'json' or 'yaml'")
-    try:
-        module = importlib.import_module(kind)
-    except ImportError:
-        raise ImportError("YAML needs PyYAML, which is not installed (pip install pyyaml)") from None
-    read = module.loads(content) if kind == "json" else module.safe_load(content)
-    read = {} if read is None and kind == "yaml" else read
+    """Return the mapping in *content*, the bytes of a config file of *kind*."""
+    if kind == "json":
+        read = importlib.import_module("json").loads(content)
+    elif kind == "yaml":
+        try:
+            yaml = importlib.import_module("yaml")
+        except ImportError:
+            why = "YAML needs PyYAML, which is not installed (pip install pyyaml)"
+            raise ImportError(why) from None
+        read = yaml.safe_load(content)
+        if read is None:  # an empty file
+            read = {}
+    else:
+        raise TypeError("env['config_type'] is neither 'json' nor 'yaml'")
     if not isinstance(read, dict):
         raise TypeError(f"it holds a {type(read).__name__}, not a mapping")
     return read
 
 
 # ---- Looking into environments without running anything in them: python -m enostask
+
+
 def main(arguments=None):
     """Show the environments in the working directory, or what is in one; return the exit status."""
     import argparse
-    import shutil
-    parser = argparse.ArgumentParser("enostask", description="Show environments, without running anything in them.")
-    parser.add_argument("environment", nargs="?", help="a directory, or a checkpoint file such as current/env.bak1")
-    environment = parser.parse_args(arguments).environment
-    width = shutil.get_terminal_size().columns
+
+    what = "Show environments, without running anything in them."
+    parser = argparse.ArgumentParser("enostask", description=what)
+    parser.add_argument("environment", nargs="?", help="a directory, or a file such as env.bak1")
+    parser.add_argument("key", nargs="?", help="show its value, whole")
+    given = parser.parse_args(arguments)
     try:
-        for line in map(_printable, _list() if environment is None else _item_lines(environment)):
-            print(line if len(line) <= width else f"{line[: width - 3]}...")
+        for line in _lines(given.environment, given.key):
+            print(line)
         sys.stdout.flush()
-    except EnosError as error:
+    except (EnosError, RecursionError) as error:
         print(_printable(f"enostask: {error}"), file=sys.stderr)
         return 1
     except BrokenPipeError:  # `| head`; what is left in the buffer must not raise it again at exit
@@ -786,93 +1680,155 @@ def main(arguments=None):
     return 0
 
 
-def _printable(text):
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+def _lines(environment, key):
+    """Give the lines to show: the environments here, the items of one, or the value of one key."""
+    import shutil
+
+    width = shutil.get_terminal_size((400, 24)).columns  # 400 in a pipe
+    if environment is None:
+        for line in _list():
+            yield _cut([line], width)
+        return
+    checkpoint = environment
+    if not os.path.isfile(environment):
+        checkpoint = os.path.join(environment, ENV_FILENAME)
+    items = _inert_items(checkpoint)
+    if key is None:
+        yield _cut([f"{os.path.realpath(checkpoint)}   {_when_and_size(checkpoint)}"], width)
+        for name, value in items.items():
+            yield _cut(_item_text(name, value), width)
+        return
+    for name, value in items.items():
+        if key == _plain(name):
+            yield "".join(map(_printable, _text(value, set())))
+            return
+    why = f"no {_shown(key)} in {_where(checkpoint)}; leave it out to see what is there"
+    raise EnosKeyError(key, why)
 
 
 def _list():
-    """Give a line that says where ``current`` leads, and one for each environment here, newest first."""
-    used = os.path.realpath(SYMLINK_NAME)
-    yield f"{SYMLINK_NAME} -> {used}{'' if os.path.exists(used) else ', which is not there'}"
-    found = [Path(name, ENV_FILENAME) for name in os.listdir() if not os.path.islink(name)]
-    for checkpoint in sorted(filter(os.path.isfile, found), key=os.path.getmtime, reverse=True):
-        yield f"  {checkpoint.parent}   {_when_and_size(checkpoint)}"
-
-
-def _item_lines(environment):
-    """Give the lines that show what *environment*, a directory or a checkpoint file, holds."""
-    checkpoint = os.path.join(environment, ENV_FILENAME) if os.path.isdir(environment) else environment
-    data, view = _inert(checkpoint), _View()
-    view.maxstring = view.maxother = 100
-    yield f"{os.path.realpath(checkpoint)}: saved {_when_and_size(checkpoint)}"
-    for key, value in data.items():
-        kind = f"{type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
-        yield f"  {key if type(key) is str else view.repr(key):<12}   {kind}   {view.repr(value)}"
+    """Give a line that says where ``current`` leads, and one for each environment, newest first."""
+    if os.path.exists(SYMLINK_NAME):
+        yield f"{SYMLINK_NAME} -> {os.path.realpath(SYMLINK_NAME)}"
+    else:
+        yield _why_absent(os.path.join(SYMLINK_NAME, ENV_FILENAME))
+    for name in _environments(os.curdir):
+        last = ""
+        with contextlib.suppress(OSError, IndexError):
+            last = Path(name, "env.log").read_text("utf-8", "replace").splitlines()[-1]
+        yield f"  {name}   {_when_and_size(os.path.join(name, ENV_FILENAME))}   {last}"
 
 
 def _when_and_size(checkpoint):
+    """Return when the file *checkpoint* was saved, and its size."""
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(os.path.getmtime(checkpoint)))
-    return f"{when}   {os.path.getsize(checkpoint) / 1e3:,.1f} kB"
+    return f"saved {when}   {os.path.getsize(checkpoint) / 1e3:,.1f} kB"
 
 
-def _inert(checkpoint):
-    """Return the items of the environment in the file *checkpoint*, built without anything that it names."""
-    content = _content(checkpoint)
+def _item_text(name, value):
+    """Give the text of an item, piece by piece."""
+    yield f"  {_plain(name):<12}   "
+    yield from _text(value, set())
+
+
+def _cut(pieces, width):
+    """Return *pieces* of text as a line of that *width* at most; ask for no more than it takes."""
+    line = ""
+    for piece in pieces:
+        line += _printable(piece)
+        if len(line) > width:
+            return f"{line[: width - 3]}..."
+    return line
+
+
+def _printable(text):
+    """Return *text* with escapes for control characters, and for what the output cannot encode."""
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return shown.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _inert_items(checkpoint):
+    """Return the items in the file *checkpoint*, built of plain data and stand-ins."""
+    content = _content(_path(checkpoint), checkpoint)
     try:
-        return {**dict(_InertReader(io.BytesIO(content)).load().parts)["data"]}
+        _seal(content)  # raises if it is damaged
+        state = _InertReader(io.BytesIO(content), None, set()).load()._enostask.state
+        items = dict(state["data"])
+        directory = PurePath(os.path.realpath(os.path.dirname(checkpoint)))
+        if "resultdir" in items:
+            items["resultdir"] = _moved(items["resultdir"], state["env_name"], directory)
+        return items
     except Exception as error:
-        raise EnosFilePathError(checkpoint, f"{_where(checkpoint)} is no whole checkpoint: {_told(error)}") from error
+        why = f"{_where(checkpoint)} is no whole checkpoint: {_told(error)}; name another file"
+        raise EnosFilePathError(checkpoint, why) from error
 
 
-class _InertReader(pickle.Unpickler):
-    """Builds plain data as it is, and anything else of stand-ins."""
+class _InertReader(_LenientReader):
+    """Reads without looking up names: all but plain data, dates and paths are stand-ins."""
 
     def find_class(self, module, name):
+        """Return a stand-in for the class or function of that *module* and *name*."""
         import datetime
-        # Always a new class, as a pickle can set attributes of what it finds; a tzinfo, as a datetime may take it.
-        plain = module == "datetime" and name in ("date", "datetime", "time", "timedelta")
-        return type(name, (getattr(datetime, name),) if plain else (_StandIn, datetime.tzinfo), {"__module__": module})
+
+        if name == "_named":
+            return self.find_class
+        if module == "datetime" and name in ("date", "datetime", "time", "timedelta", "timezone"):
+            return getattr(datetime, name)
+        if module in ("pathlib", "pathlib._local") and name.endswith("Path"):
+            return PurePath
+        return _missing_class(module, name)
 
 
-class _StandIn:
-    """An object of a class that is not looked up: it keeps what is done to it, as named parts, and does nothing."""
-
-    parts: list
-
-    def __new__(cls, *args, **kwargs):
-        self = object.__new__(cls)
-        self.parts = [*(("", arg) for arg in args), *kwargs.items()]
-        return self
-
-    def __setstate__(self, state):
-        for part in state if isinstance(state, tuple) else (state,):  # with slots, it is two dicts
-            self.parts.extend(part.items() if isinstance(part, dict) else [("", part)])
-
-    def __setitem__(self, key, value):
-        self.parts.append((key, value))
-
-    def append(self, value):
-        self.parts.append(("", value))
-
-    def utcoffset(self, _):
-        """Let a datetime with this zone have a hash."""
-
-    def __repr__(self):
-        return f"{type(self).__name__}(...)"
+def _plain(name):
+    """Return *name* as text, without quotes if it is a str."""
+    return name if isinstance(name, str) else "".join(_text(name, set()))
 
 
-class _View(reprlib.Repr):
-    def repr1(self, value, level):
-        if isinstance(value, _StandIn):  # first, as what follows goes by the name of the class
-            if type(value).__module__.startswith("pathlib"):
-                return os.path.join("", *(part for _, part in value.parts if isinstance(part, str)))
-            shown = ((f"{name}=" if name != "" else "") + self.repr1(part, level - 1) for name, part in value.parts[:9])
-            return f"{type(value).__name__}({', '.join(shown)})" if level > 0 else repr(value)
-        if isinstance(value, (bytes, bytearray)):
-            return f"{len(value)} bytes"
-        if isinstance(value, int) and value.bit_length() > 1000:
-            return f"an int of {value.bit_length()} bits"
-        return super().repr1(value, level)
+# How to show what holds other values.
+_BRACKETS: dict = {list: "[]", tuple: "()", set: "{}", frozenset: "{}", dict: "{}"}
+
+
+def _text(value, shown):
+    """Give the text of *value*, piece by piece.
+
+    *shown* are the ids of what is not shown once more: stand-ins, and what holds the value.
+    """
+    kind = type(value)
+    if kind in (bytes, bytearray):
+        yield f"{len(value)} bytes"
+    elif isinstance(value, PurePath):
+        yield str(value)
+    elif kind is int and value.bit_length() > 1000:
+        yield f"an int of {value.bit_length()} bits"
+    elif id(value) in shown:
+        yield "..."
+    elif isinstance(value, _StandIn):
+        shown.add(id(value))
+        recipe = value._enostask
+        contents = [*recipe.args, *recipe.items, dict(recipe.pairs) or None, recipe.state]
+        contents = [part for part in contents if part not in (type(value), None)]
+        yield _full_name(_missing(value))
+        yield from _bracketed("()", contents, shown)
+    elif kind in _BRACKETS and value:
+        shown.add(id(value))
+        yield from _bracketed(_BRACKETS[kind], value, shown)
+        shown.discard(id(value))
+    else:
+        yield repr(value)
+
+
+def _bracketed(brackets, items, shown):
+    """Give the text of *items* with commas between and *brackets* around."""
+    yield brackets[0]
+    for number, item in enumerate(items):
+        if number:
+            yield ", "
+        yield from _text(item, shown)
+        if isinstance(items, dict):
+            yield ": "
+            yield from _text(items[item], shown)
+    yield brackets[1]
 
 
 if __name__ == "__main__":
