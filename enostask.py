@@ -403,9 +403,11 @@ def _handle(number, frame):
         os.kill(os.getpid(), number)
     elif get_ident() in _saving.values() or not all(run.in_task for run in _running):
         _remembered.append(number)
-    elif frame.f_globals["__name__"].startswith("asyncio."):
-        # To raise in its midst may lose what wakes a coroutine up, which then would never end.
-        sys.modules["asyncio"].get_running_loop().call_soon_threadsafe(_end_tasks, number)
+    elif str(frame.f_globals.get("__name__")).startswith("asyncio."):
+        # To raise in its midst may lose what wakes a coroutine up: a moment later, that is done.
+        import threading
+
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
     else:
         _end_tasks(number)
 
@@ -506,16 +508,20 @@ class Environment(UserDict):
         self._before[key] = digest
         self._unused.discard(key)
 
+    def _use_all(self):
+        """Note what every key holds."""
+        for key in list(self._items):
+            self._use(key)
+
     @property
     def data(self):
         """The dict of all items; to ask for it is to use every key."""
-        for key in list(self._items):
-            self._use(key)
+        self._use_all()
         return self._items
 
     @data.setter
     def data(self, items):
-        self.data  # which uses every key
+        self._use_all()
         self._items = items
 
     def __getitem__(self, key):
@@ -1108,7 +1114,8 @@ def _loaded(content, directory, cls):
 def _moved(path, old, new):
     """Return *path* as it is after the directory *old* has become *new*."""
     try:
-        return type(path)(new / PurePath(path).relative_to(old))
+        kind = type(path)
+        return kind(new / PurePath(path).relative_to(old))
     except (TypeError, ValueError):  # it is no path, or lies elsewhere, and stays there
         return path
 
@@ -1269,7 +1276,8 @@ class _LenientReader(_Names, pickle._Unpickler):
                 self.read_again_without(target, EnosMissingError())
             target._enostask.setter = dropped._enostask.function
             target._enostask.state = state
-        _STEPS[pickle.POP[0]](self)
+        pop = _STEPS[pickle.POP[0]]
+        pop(self)
 
     def fill(self, load, stack, place):
         """Let pickle's *load* fill what is in that *place* of *stack*, or a stand-in's recipe."""
@@ -1517,6 +1525,7 @@ def _wait_for_lock(path, closing):
         except OSError as error:
             if error.errno not in _HELD:
                 raise
+        _unlock(file)  # on SMB a try that fails may leave the lock taken at the server
         time.sleep(0.005)
     why = "held for a minute, perhaps by a machine that crashed"
     _logger().warning("%s was %s: saving without it", path, why)
@@ -1639,7 +1648,8 @@ def _sync_directory(directory):
 def _parsed(content, kind):
     """Return the mapping in *content*, the bytes of a config file of *kind*."""
     if kind == "json":
-        read = importlib.import_module("json").loads(content)
+        json = importlib.import_module("json")
+        read = json.loads(content)
     elif kind == "yaml":
         try:
             yaml = importlib.import_module("yaml")
