@@ -237,7 +237,7 @@ class _Run:
         when = time.strftime("%Y-%m-%d %H:%M:%S%z")
         line = f"{when}  {self.task.name:<8}  {event:<8}  pid {os.getpid()}, {details}\n"
         try:
-            with open(directory / "env.log", "ab", buffering=0) as file:
+            with open(f"{directory}/env.log", "ab", buffering=0) as file:
                 file.write(line.encode())
         except (OSError, UnicodeError) as error:  # a host name may be no text
             self.recording = False
@@ -387,13 +387,13 @@ if hasattr(signal, "SIGHUP"):  # not on Windows
 
 def _let_signals_end(run):
     """Have signals end *run*, if their action is the default, and this is the main thread."""
-    try:
+    import threading
+
+    if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:
-            if signal.getsignal(number) in (signal.SIG_DFL, _handle):
+            if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _handle)
-    except ValueError:  # another thread
-        return
-    _running.add(run)
+        _running.add(run)
 
 
 def _handle(number, frame):
@@ -610,7 +610,8 @@ class Environment(UserDict):
 
     def dumps(self):
         """Return this environment pickled.  Raise what pickling raises."""
-        return pickle.dumps(self, 5)  # a protocol that every Python from 3.8 knows
+        with _collector_paused():
+            return pickle.dumps(self, 5)  # a protocol that every Python from 3.8 knows
 
     def _save_after_task(self):
         """Save what a task changed; if that is nothing, the task may have removed its directory."""
@@ -896,7 +897,8 @@ def _make_environment_directory(specifier):
         raise EnosFilePathError(specifier, _why_absent(os.path.join(path, ENV_FILENAME)))
     try:
         directory = Path(os.path.realpath(path))
-        _refuse_if_irregular(directory / ENV_FILENAME)
+        with contextlib.suppress(FileNotFoundError):
+            _refuse_if_irregular(directory / ENV_FILENAME)
         _make_directories(directory)
     except (OSError, ValueError) as error:
         what = f"cannot make an environment in {_where(path)}: {_told(error)}"
@@ -1085,8 +1087,8 @@ def _may_come_back(path):
 
 
 def _refuse_if_irregular(path):
-    """Raise EnosFilePathError if *path* is no regular file: opening a fifo would hang."""
-    if os.path.exists(path) and not os.path.isfile(path):
+    """Raise EnosFilePathError if *path* is there, but no regular file: opening a fifo would hang."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
         why = f"{_where(path)} is no regular file, so no checkpoint; name another"
         raise EnosFilePathError(path, why)
 
@@ -1138,7 +1140,7 @@ def _unpickled(content, cls):
 
 @contextlib.contextmanager
 def _collector_paused():
-    """Have no garbage looked for: a big pickle is many new objects, and none of them is garbage."""
+    """Have no garbage looked for: pickle makes many new objects, and none of them is garbage."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -1463,7 +1465,8 @@ def _digest(items, key):
     """Return the digest of *key*: of the value alone, as the caller's key is another object."""
     if key not in items:
         return _ABSENT
-    return hash(pickle.dumps(items[key], 5))
+    with _collector_paused():
+        return hash(pickle.dumps(items[key], 5))
 
 
 def _key_like(key, items):
