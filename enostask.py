@@ -1087,7 +1087,7 @@ def _may_come_back(path):
 
 
 def _refuse_if_irregular(path):
-    """Raise EnosFilePathError if *path* is there, but no regular file: opening a fifo would hang."""
+    """Raise EnosFilePathError if *path* is no regular file: opening a fifo would hang."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         why = f"{_where(path)} is no regular file, so no checkpoint; name another"
         raise EnosFilePathError(path, why)
