@@ -31,18 +31,19 @@ What ``python experiment.py up`` leaves in the working directory::
 The way of a call: specifier -> directory -> load -> task -> save.  A *specifier* names an
 environment: its directory (a str or os.PathLike), an Environment, or None for ``current``.
 
-The way of a save.  A *used key* is one whose value the program has got, set or deleted.  Before its
+How a save works.  A *used key* is one whose value the program has got, set or deleted.  Before its
 first use its *digest* is noted, the hash of its pickled value; if that is another at the save, the
-key has changed.  With the lock on the environment held, the save then
+key has changed.  If no key has, nothing is written.  Else, with the lock on the environment held
+where there are locks, the save
 
-1. writes all that memory holds, if the checkpoint is still the one that memory was loaded from;
+1. writes all that memory holds, if the checkpoint is still the one that was loaded or saved here;
 2. else loads what others have saved, puts the changed keys on top of it, and writes that;
 3. leaves out what cannot be pickled: such a key stays as it was last saved.
 
 It writes a new file, which then takes the place of the old one in a single step.
 
-The way of a load.  An object whose class is missing here, or which cannot be rebuilt, is loaded as
-a *stand-in*, which remembers how to build it, and is saved as that object.  All else loads as ever.
+How a load works.  An object whose class is missing here, or which cannot be rebuilt, is loaded as a
+*stand-in*, which remembers how to build it, and is saved as that object.  All else loads as usual.
 
 Traps: loading a checkpoint runs code, so load only what you trust; ``python -m enostask PATH``
 shows one and runs nothing.  A task that is killed outright leaves what it last saved: call
@@ -67,7 +68,7 @@ import time
 from _thread import get_ident  # threading takes long to import, as inspect and logging do
 from collections import UserDict, abc
 from pathlib import Path, PurePath
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet, WeakValueDictionary
 from zlib import crc32
 
 try:
@@ -102,7 +103,7 @@ def enostask(new=False, symlink=True):
     The function (method, callable, partial, coroutine or generator function) takes ``env`` by
     keyword.  With *new*, each call starts a fresh environment; with *symlink*, ``current`` then
     points to it.  A caller may name one by ``env``, a specifier.  A keyword ``--env`` that is not
-    empty goes before that, and ``env_symlink=False`` leaves ``current`` alone; the function gets
+    empty takes precedence, and ``env_symlink=False`` leaves ``current`` alone; the function gets
     these two as any keyword.  While a task runs in the main thread, SIGTERM and SIGHUP end it as
     Ctrl-C does, by ``SystemExit(128 + number)``, unless the program handles them itself.
 
@@ -134,7 +135,7 @@ def get_or_create_env(new, env_name, symlink=True):
         return Environment.load_from_file(Path(directory, ENV_FILENAME))
     links = symlink is not False
     if links and os.path.lexists(SYMLINK_NAME) and not os.path.islink(SYMLINK_NAME):
-        why = f"{_where(SYMLINK_NAME)} is no link; move it away, or say symlink=False"
+        why = f"{_where(SYMLINK_NAME)} is no link; move it away, or pass symlink=False"
         raise EnosFilePathError(SYMLINK_NAME, why)
     env = Environment(_make_dated_directory() if env_name is None else env_name)
     env._start_over()
@@ -197,12 +198,13 @@ class _Run:
             self.in_task = False
 
     def __exit__(self, _, error, __):
-        """Save, and note how the task ended; its own exception goes before that of the save."""
+        """Save, and note how the task ended; its own exception takes precedence over the save's."""
         failure = self.failure(error)
         try:
             self.env._save_after_task()
         except BaseException as loss:
-            if failure is None or not isinstance(loss, Exception):
+            succeeded = failure is None and not _remembered
+            if succeeded or not isinstance(loss, Exception):
                 failure = type(loss).__name__
                 raise
             _logger().error("After the failed task %s: %s", self.task.name, _told(loss))
@@ -306,7 +308,7 @@ def _is_plain(function):
 def _without_wrapper(function):
     """Return what a decorator without `functools.wraps` hides behind *function*, or itself."""
     if getattr(function, "__name__", None) in ("wrapper", "wrapped", "inner", "decorated"):
-        for cell in function.__closure__ or ():
+        for cell in getattr(function, "__closure__", None) or ():
             with contextlib.suppress(ValueError):  # a cell may be empty as yet
                 if hasattr(cell.cell_contents, "__code__"):
                     return cell.cell_contents
@@ -374,8 +376,8 @@ def _generator_task(declared):
 
 # The runs of tasks in the main thread; weak, as Ctrl-C may keep one from being taken out.
 _running: WeakSet = WeakSet()
-# For each save that goes on, its thread.
-_saving: WeakKeyDictionary = WeakKeyDictionary()
+# For each thread that saves, what it has to close in the end.
+_saving: WeakValueDictionary = WeakValueDictionary()
 # The signals that came while they could not end a task.
 _remembered: list = []
 # For each thread that forks, the signals that it had blocked before.
@@ -385,11 +387,16 @@ if hasattr(signal, "SIGHUP"):  # not on Windows
     _SIGNALS.append(signal.SIGHUP)
 
 
-def _let_signals_end(run):
-    """Have signals end *run*, if their action is the default, and this is the main thread."""
+def _in_main_thread():
+    """Tell whether this is the thread that handles signals."""
     import threading
 
-    if threading.current_thread() is threading.main_thread():
+    return threading.current_thread() is threading.main_thread()
+
+
+def _let_signals_end(run):
+    """Have signals end *run*, if their action is the default, and this is the main thread."""
+    if _in_main_thread():
         for number in _SIGNALS:
             if signal.getsignal(number) is signal.SIG_DFL:
                 signal.signal(number, _handle)
@@ -401,10 +408,10 @@ def _handle(number, frame):
     if not _running:  # do what the signal does by default
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
-    elif get_ident() in _saving.values() or not all(run.in_task for run in _running):
+    elif get_ident() in _saving or not all(run.in_task for run in _running):
         _remembered.append(number)
     elif str(frame.f_globals.get("__name__")).startswith("asyncio."):
-        # To raise in its midst may lose what wakes a coroutine up: a moment later, that is done.
+        # If it is about to wake a coroutine up, SystemExit would keep it from that: wait a moment.
         import threading
 
         threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
@@ -422,7 +429,7 @@ def _end_tasks(number):
 
 def _end_if_signalled():
     """Let a signal that was remembered end the tasks now, unless one still loads or saves."""
-    if _remembered and all(run.in_task for run in _running):
+    if _remembered and _in_main_thread() and all(run.in_task for run in _running):
         number = _remembered[-1]
         _remembered.clear()
         _end_tasks(number)
@@ -630,7 +637,7 @@ class Environment(UserDict):
         return changed, refused
 
     def _save(self, changed, refused):
-        """Put on disk what *changed*, then raise for what is *refused*: see "The way of a save"."""
+        """Put on disk what *changed*, then raise for what is *refused*: see "How a save works"."""
         checkpoint = self._checkpoint()
         if changed or not os.path.exists(checkpoint):
             with _locked(checkpoint):
@@ -638,11 +645,11 @@ class Environment(UserDict):
                 pickled = None
                 if on_disk is None or self._complete and on_disk == self._seen:
                     pickled = self._pickled_or_none()
-                    if pickled is None:  # perhaps by a value that shares an object with another
+                    if pickled is None:  # perhaps because of an object that several keys share
                         refused.update(_digests(self._items, self._unused)[1])
                 complete = pickled is not None
                 if not complete:
-                    others_saved = self._seen not in (None, on_disk)
+                    others_saved = not self._complete or on_disk != self._seen
                     pickled, left_out = self._on_top(checkpoint, changed, others_saved)
                     refused.update(left_out)
                 # If this is interrupted, nobody knows which of the two files is there.
@@ -668,12 +675,13 @@ class Environment(UserDict):
     def _on_top(self, checkpoint, changed, others_saved):
         """Return the pickle of what is on disk with *changed* on top, and {key: error}."""
         merged = self._load_or_keep_aside(checkpoint)
+        saved = {}
         if merged is None:
             merged = self.copy()
-            changed = {}
-        saved = {**merged._items}
-        for key, digest in changed.items():
-            self._put_on_top(merged, key, digest, others_saved)
+        else:
+            saved.update(merged._items)
+            for key, digest in changed.items():
+                self._put_on_top(merged, key, digest, others_saved)
         pickled, left_out = merged._pickle_what_can_be(saved)
         if any(key in saved and key not in merged for key in left_out):
             self._keep_aside(checkpoint, "a value in it can no longer be pickled")
@@ -697,7 +705,7 @@ class Environment(UserDict):
         items = merged._items
         there = _key_like(key, items)
         before = self._before.get(key, _ABSENT)
-        if others_saved and before is not _UNKNOWN:
+        if others_saved and self._seen is not None and before is not _UNKNOWN:
             if _digests(items, [there])[0].get(there) not in (before, digest):
                 what = "Two tasks changed %s in %s, and the later save wins: %s"
                 advice = "give each result a key of its own, or hand on env to the inner task"
@@ -713,7 +721,7 @@ class Environment(UserDict):
         Return also {key: error} of what failed.
         """
         left_out: dict = {}
-        for _ in range(9):  # a value that another thread changes may fail now, and not then
+        for _ in range(9):  # what another thread changes may fail in one try only
             pickled = self._pickled_or_none()
             if pickled is not None:
                 return pickled, left_out
@@ -843,7 +851,7 @@ def _shown(value):
 
 
 def _where(path):
-    """Return *path* as text: absolute; of what is no path its type, as it may be a secret."""
+    """Return *path* as text: absolute, or its type if it is no path, as it may be a secret."""
     if isinstance(path, (str, os.PathLike)):
         return _shown(os.path.abspath(path))
     return f"something of type {type(path).__name__}"
@@ -859,7 +867,7 @@ def _told(error):
     place = getattr(error, "problem_mark", None)
     if place:  # PyYAML
         return f"{kind}: {error.problem} in line {place.line + 1}, column {place.column + 1}"
-    if hasattr(error, "lineno"):  # json
+    if hasattr(error, "colno"):  # json
         return f"{kind}: {error.msg} in line {error.lineno}, column {error.colno}"
     if not isinstance(error, (*_DISCREET, pickle.PickleError)):
         return kind
@@ -954,7 +962,7 @@ def _point_current_to(directory):
         why = f"cannot point {_where(link)} to {directory}: {_told(error)}"
         # The next task would work on what the old link leads to.
         if os.path.lexists(link) and os.path.realpath(link) != str(directory):
-            why += "; remove it, or say symlink=False"
+            why += "; remove it, or pass symlink=False"
             raise EnosFilePathError(SYMLINK_NAME, why) from error
         _logger().warning("%s", why)
     finally:
@@ -993,9 +1001,10 @@ def _environments(directory):
 
 def _or_a_backup(directory):
     """Return the advice to go back to the newest backup in *directory*, if there is one."""
-    newest = max(os.listdir(directory or os.curdir), key=_backup_number, default="")
-    if _backup_number(newest):
-        return f", or go back to a backup there (cp {newest} env)"
+    with contextlib.suppress(OSError):
+        newest = max(os.listdir(directory or os.curdir), key=_backup_number, default="")
+        if _backup_number(newest):
+            return f", or go back to a backup there (cp {newest} env)"
     return ""
 
 
@@ -1140,7 +1149,7 @@ def _unpickled(content, cls):
 
 @contextlib.contextmanager
 def _collector_paused():
-    """Have no garbage looked for: pickle makes many new objects, and none of them is garbage."""
+    """Pause the garbage collector: pickle makes many new objects, and none of them is garbage."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -1159,17 +1168,17 @@ class _Names:
 
     # What to load the class Environment as.
     cls = None
-    # The module that has saved: a checkpoint names the class Environment first.
+    # The module that has saved: a checkpoint begins with the class Environment.
     home = None
 
     def find_class(self, module, name):
         """Return the class or function of that *module* and *name*."""
         if self.home is None:
-            self.home = module
+            self.home = module if name == "Environment" else __name__
+        if name == "_named":
+            return self.find_class
         if module == self.home and name == "Environment":
             return self.cls
-        if module == self.home and name == "_named":
-            return self.find_class
         if module == self.home and name in __all__:
             return globals()[name]
         module = _RENAMED.get(module, module)
@@ -1432,7 +1441,7 @@ def _refuse_use(stand_in, *_, **__):
     raise EnosMissingError(f"{_full_name(_missing(stand_in))} {why}: {what_to_do}")
 
 
-# All ways to use an object but those that `_StandIn` defines, equality, hash and the type.
+# The usual ways to use an object, but for equality, hash and the type.
 _USES = """
     getattr setattr delattr call getitem setitem delitem iter next len contains enter exit
     bool int float complex index lt le gt ge add radd sub rsub mul rmul matmul truediv rtruediv
@@ -1489,9 +1498,9 @@ def _locked(checkpoint):
     closing = contextlib.ExitStack()
     try:
         # A signal handler would wait for what it has interrupted.
-        if get_ident() in _saving.values():
+        if get_ident() in _saving:
             raise OSError(errno.EDEADLK, "this thread is in the midst of a save")
-        _saving[closing] = get_ident()
+        _saving[get_ident()] = closing
         if not os.path.exists(checkpoint):
             _make_directories(Path(directory))
         with closing:
@@ -1503,7 +1512,8 @@ def _locked(checkpoint):
         what = f"{error.strerror or error}: this environment is not saved; mend that and save again"
         raise OSError(error.errno, what, checkpoint) from error
     finally:
-        _saving.pop(closing, None)
+        if _saving.get(get_ident()) is closing:
+            del _saving[get_ident()]
         _end_if_signalled()
 
 
@@ -1626,7 +1636,7 @@ _CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, err
 
 
 def _sync(descriptor):
-    """Wait until what was written survives a power cut, where the file system can tell."""
+    """Wait until what was written survives a power cut, where the file system can sync."""
     try:
         os.fsync(descriptor)
         if hasattr(fcntl, "F_FULLFSYNC"):  # macOS, where fsync stops at the cache of the disk

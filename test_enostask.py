@@ -1827,6 +1827,28 @@ class Loading(PlaceWithXp):
         self.assertEqual((host == host, host == other), (True, False))
         self.assertRegex(str([host, copy.deepcopy(host)]), "Plain.*'m1'.*Plain.*'m1'")
 
+    def test_where_a_module_cannot_be_imported_its_objects_are_stand_ins_time_and_again(self):
+        self.script("""
+            Path("hosts.py").write_text("class Host: pass")
+            from hosts import Host
+            class Own(Environment):
+                pass
+            env = Own("own")
+            env["host"] = Host()
+            env.dump()
+        """)
+        Path("hosts.py").write_text("class Host(:")
+        again = """
+            class Own(Environment):
+                pass
+            env = get_or_create_env(False, "own")
+            print(env["host"])
+            env["n"] = [env["host"]]
+            env.dump()
+        """
+        for _ in range(3):
+            self.assertEqual(self.script(again), "hosts.Host()\n")
+
     def test_one_value_that_cannot_be_rebuilt_costs_only_itself(self):
         self.saved(error=BenchError("m1", 3), n=1)
         with self.warned("BenchError.*TypeError"):
@@ -2017,6 +2039,22 @@ class NothingIsLost(PlaceWithXp):
             self.assertEqual(refused.exception.keys, ["kept", "fresh", REFUSED])
             self.assertEqual(refused.exception.filepath, str(self.root / "xp" / "env"))
             self.holds(kept=1, good=1)
+
+    def test_a_first_save_leaves_out_what_cannot_be_pickled_and_keeps_nothing_aside(self):
+        env = Environment("made")
+        env.update(bad=leave_alone.__get__(threading.Lock()), n=1)
+        with self.refused(EnosSaveError, "'bad'"):
+            env.dump()
+        self.assertEqual((items("made"), backups("made")), ({"n": 1}, []))
+
+    def test_a_stale_value_that_is_saved_over_anothers_is_told_also_after_a_save_on_top(self):
+        mine = load()
+        self.saved(results=["theirs"])
+        mine["n"] = 1
+        mine.dump()
+        mine["results"] = ["mine"]
+        with self.warned("'results'"):
+            mine.dump()
 
     def test_a_refused_value_keeps_none_from_the_file_that_shares_an_object_with_it(self):
         shared = []
