@@ -283,7 +283,7 @@ class _Declaration:
         env = parameters.get("env")
         # An object that takes any keyword is most likely a command of click, and fails at the call.
         of_class = isinstance(self.inner, (staticmethod, classmethod))
-        if of_class or env is None and not _is_plain(self.inner):
+        if of_class or (env is None and not _is_plain(self.inner)):
             raise TypeError
         if env and env.kind is env.POSITIONAL_OR_KEYWORD:
             self.position = list(parameters).index("env")
@@ -480,7 +480,8 @@ class Environment(UserDict):
     _items: dict
     # The keys that came from the checkpoint and were not used since: these cannot have changed.
     _unused: set
-    # For each used key the digest of what it held before its first use, or at the last save.
+    # For each used key the digest of what it held before its first use, or at the last save.  A key
+    # that is in neither is new: it came through `data`, or this is a copy.
     _before: dict
     # Length and checksum of the checkpoint that was last loaded or saved here, or None.
     _seen: object
@@ -600,7 +601,7 @@ class Environment(UserDict):
             raise EnosFilePathError(env_file, f"{what}; {advice}") from error
         for why, names in missing.items():
             _logger().warning("%s: stand-ins for %s: %s", _where(path), ", ".join(names), why)
-        if name != ENV_FILENAME:  # a backup is no earlier state of what is on disk
+        if name != ENV_FILENAME:  # a backup: what is on disk has not come from it
             return env.copy()
         return env
 
@@ -643,7 +644,7 @@ class Environment(UserDict):
             with _locked(checkpoint):
                 on_disk = _seal_on_disk(checkpoint)
                 pickled = None
-                if on_disk is None or self._complete and on_disk == self._seen:
+                if on_disk is None or (self._complete and on_disk == self._seen):
                     pickled = self._pickled_or_none()
                     if pickled is None:  # perhaps because of an object that several keys share
                         refused.update(_digests(self._items, self._unused)[1])
@@ -1280,13 +1281,14 @@ class _LenientReader(_Names, pickle._Unpickler):
 
     def load_pop(self):
         """Drop what a function returns that has given an object its state, as pickle does."""
-        dropped = self.stack[-1] if self.stack else None
+        below, dropped = (None, None, *self.stack)[-2:]
         if type(dropped) is _StandIn and all(dropped is not other for other in self.memo.values()):
-            target, state = dropped._enostask.args
-            if not isinstance(target, _StandIn):
-                self.read_again_without(target, EnosMissingError())
-            target._enostask.setter = dropped._enostask.function
-            target._enostask.state = state
+            target, *state = dropped._enostask.args or [None]
+            if target is below and len(state) == 1:
+                if not isinstance(target, _StandIn):
+                    self.read_again_without(target, EnosMissingError())
+                target._enostask.setter = dropped._enostask.function
+                target._enostask.state = state[0]
         pop = _STEPS[pickle.POP[0]]
         pop(self)
 
@@ -1534,7 +1536,8 @@ def _wait_for_lock(path, closing):
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except OSError as error:
             if error.errno not in _HELD:
                 raise
@@ -1572,7 +1575,6 @@ def _replace(path, parts, like):
     else has the random name of the new one.  Once this returns, it is the new one for good.
     """
     temporary = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
-    was_there = os.path.exists(path)
     model = os.stat(like) if os.path.exists(like) else None
     mode = 0o666 if model is None else 0o600
     try:
@@ -1583,23 +1585,34 @@ def _replace(path, parts, like):
             file.flush()
             _sync(file.fileno())
         _rename(temporary, path)
-    except BaseException as error:
-        if was_there and _is_gone(path) and os.path.exists(temporary):
-            if isinstance(error, OSError):
-                error.strerror = f"{path} is gone; rename {temporary}, which has all"
-        else:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise
     _sync_directory(os.path.dirname(path))
 
 
 def _rename(temporary, path):
-    """Give *temporary* the name *path*; wait while somebody has that open (Windows, SMB)."""
+    """Give *temporary* the name *path*; if that fails and *path* is gone, keep what there is."""
+    was_there = os.path.exists(path)
+    try:
+        _replace_in_time(temporary, path)
+    except BaseException as error:
+        if was_there and _is_gone(path) and os.path.exists(temporary):
+            rescued = f"{temporary}.saved"  # which no later save takes for a leftover
+            os.rename(temporary, rescued)
+            if isinstance(error, OSError):
+                error.strerror = f"{path} is gone; rename {rescued}, which has all"
+        raise
+
+
+def _replace_in_time(temporary, path):
+    """Replace *path*; wait while somebody has that open, for two seconds (Windows, SMB)."""
     deadline = time.monotonic() + 2
     while True:
         try:
-            return os.replace(temporary, path)
+            os.replace(temporary, path)
+            return
         except PermissionError:
             if time.monotonic() > deadline:
                 raise
@@ -1828,17 +1841,27 @@ def _text(value, shown):
         yield "..."
     elif isinstance(value, _StandIn):
         shown.add(id(value))
-        recipe = value._enostask
-        contents = [*recipe.args, *recipe.items, dict(recipe.pairs) or None, recipe.state]
-        contents = [part for part in contents if part not in (type(value), None)]
         yield _full_name(_missing(value))
-        yield from _bracketed("()", contents, shown)
+        yield from _bracketed("()", _contents(value), shown)
     elif kind in _BRACKETS and value:
         shown.add(id(value))
         yield from _bracketed(_BRACKETS[kind], value, shown)
         shown.discard(id(value))
     else:
         yield repr(value)
+
+
+def _contents(stand_in):
+    """Return what the object is built of: arguments, items and state."""
+    recipe = stand_in._enostask
+    contents = [*recipe.args, *recipe.items]
+    if type(stand_in) is not _StandIn:
+        del contents[0]  # its class
+    if recipe.pairs:
+        contents.append(dict(recipe.pairs))
+    if recipe.state is not None:
+        contents.append(recipe.state)
+    return contents
 
 
 def _bracketed(brackets, items, shown):
