@@ -1109,7 +1109,7 @@ def _loaded(content, directory, cls):
     Return also {reason: names} of what is a stand-in in it.
     """
     seal = _seal(content)
-    env, missing = _unpickled(content, cls)
+    env, missing = _unpickled(content, cls, has_seal=seal[0] < len(content))
     if not isinstance(env, Environment) or not isinstance(env._items, dict):
         raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
     home = vars(env)["env_name"]
@@ -1132,7 +1132,7 @@ def _moved(path, old, new):
         return path
 
 
-def _unpickled(content, cls):
+def _unpickled(content, cls, has_seal):
     """Return the object that is pickled in *content*, and {reason: names} of its stand-ins."""
     try:
         with _collector_paused():
@@ -1141,11 +1141,24 @@ def _unpickled(content, cls):
         raise
     except Exception:
         pass
-    unfit: set = set()
+    unfit: object = set()
     while True:
         reader = _LenientReader(io.BytesIO(content), cls, unfit)
-        with contextlib.suppress(_ReadAgain):
+        try:
             return reader.load(), reader.missing
+        except _ReadAgain:
+            pass
+        except Exception:
+            if not has_seal or isinstance(unfit, _Everything):  # it may be damaged
+                raise
+            unfit = _Everything()  # as nobody knows what is to blame
+
+
+class _Everything:
+    """Holds all there is."""
+
+    def __contains__(self, _):
+        return True
 
 
 @contextlib.contextmanager
@@ -1224,16 +1237,23 @@ class _LenientReader(_Names, pickle._Unpickler):
         self.unfit = unfit
         # Why there are stand-ins: {reason: names}.
         self.missing = {}
+        # Module and name by which each class or function was found, by its id.
+        self.names = {}
 
     def find_class(self, module, name):
         """Return the class or function of that *module* and *name*, or a stand-in for it."""
+        is_first = self.home is None
         try:
-            return super().find_class(module, name)
+            found = super().find_class(module, name)
+            self.names[id(found)] = module, name
+            return found
         except Exception as error:
             why = f"not found ({_told(error)}): install or restore that"
         if module in ("__main__", "__mp_main__"):
             why = "of another script: move that to a module"
         self.missing.setdefault(why, []).append(f"{module}.{name}")
+        if is_first:  # a subclass of Environment
+            return self.cls
         return _missing_class(module, name)
 
     def load_newobj(self):
@@ -1254,7 +1274,8 @@ class _LenientReader(_Names, pickle._Unpickler):
         function = self.stack.pop()
         try:
             made = function(*args)
-            if _full_name(type(made)) in self.unfit:
+            plain = isinstance(made, (Environment, PurePath))
+            if _full_name(type(made)) in self.unfit and not plain:
                 raise EnosMissingError
             if isinstance(made, _StandIn) and not vars(made):  # by copyreg._reconstructor
                 raise EnosMissingError
@@ -1270,7 +1291,10 @@ class _LenientReader(_Names, pickle._Unpickler):
         missing = function
         if function in (_NEW, _NEW_WITH_KEYWORDS):
             missing = args[0]
-            cls = _missing_class(missing.__module__, missing.__qualname__)
+            cls = missing
+            if not isinstance(missing, _MissingClass):
+                default = missing.__module__, missing.__qualname__
+                cls = _missing_class(*self.names.get(id(missing), default))
             args = (cls, *args[1:])
         if not isinstance(missing, _MissingClass) and missing is not getattr:
             why = f"failed again ({type(error).__name__}): mend or update that"

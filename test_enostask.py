@@ -1848,6 +1848,18 @@ class Loading(PlaceWithXp):
         """
         for _ in range(3):
             self.assertEqual(self.script(again), "hosts.Host()\n")
+        self.assertIn("hosts.Host", str(load("own")["n"]))
+
+    def test_where_nobody_knows_which_value_is_to_blame_all_objects_are_stand_ins(self):
+        self.saved(hosts={TESTBED.Plain("m1")}, when=datetime.date(2026, 11, 22), n=[1])
+        with testbed_is(LAPTOP), mock.patch.object(LAPTOP.Plain, "__hash__", None):
+            with self.warned("Plain"):
+                env = load()
+            self.assertEqual((env["n"], len(env["hosts"])), ([1], 1))
+            self.saved(n=2)
+        with testbed_is(TESTBED):
+            self.assertEqual([type(host) for host in load()["hosts"]], [TESTBED.Plain])
+            self.assertEqual((load()["when"], load()["n"]), (datetime.date(2026, 11, 22), 2))
 
     def test_one_value_that_cannot_be_rebuilt_costs_only_itself(self):
         self.saved(error=BenchError("m1", 3), n=1)
