@@ -422,7 +422,6 @@ def _handle(number, frame):
 def _end_tasks(number):
     """End the tasks that run by the signal of that *number*."""
     for run in _running:
-        run.in_task = False  # so a second signal is remembered, and does not stop the save
         run.signal = signal.Signals(number).name
     raise SystemExit(128 + number)
 
@@ -600,7 +599,9 @@ class Environment(UserDict):
             advice = f"copy it again{_or_a_backup(directory)}"
             raise EnosFilePathError(env_file, f"{what}; {advice}") from error
         for why, names in missing.items():
-            _logger().warning("%s: stand-ins for %s: %s", _where(path), ", ".join(names), why)
+            _logger().warning(
+                "%s: stand-ins for %s: %s", _where(path), ", ".join(dict.fromkeys(names)), why
+            )
         if name != ENV_FILENAME:  # a backup: what is on disk has not come from it
             return env.copy()
         return env
@@ -643,15 +644,18 @@ class Environment(UserDict):
         if changed or not os.path.exists(checkpoint):
             with _locked(checkpoint):
                 on_disk = _seal_on_disk(checkpoint)
+                put = changed
                 pickled = None
                 if on_disk is None or (self._complete and on_disk == self._seen):
                     pickled = self._pickled_or_none()
                     if pickled is None:  # perhaps because of an object that several keys share
                         refused.update(_digests(self._items, self._unused)[1])
+                        put = {key: None for key in self._items if key not in refused}
+                        put.update(changed)
                 complete = pickled is not None
                 if not complete:
                     others_saved = not self._complete or on_disk != self._seen
-                    pickled, left_out = self._on_top(checkpoint, changed, others_saved)
+                    pickled, left_out = self._on_top(checkpoint, put, others_saved)
                     refused.update(left_out)
                 # If this is interrupted, nobody knows which of the two files is there.
                 self._before.update(dict.fromkeys(changed, _UNKNOWN))
@@ -673,16 +677,18 @@ class Environment(UserDict):
         except Exception:
             return None
 
-    def _on_top(self, checkpoint, changed, others_saved):
-        """Return the pickle of what is on disk with *changed* on top, and {key: error}."""
+    def _on_top(self, checkpoint, put, others_saved):
+        """Return the pickle of what is on disk with the keys of *put* on top, and {key: error}."""
         merged = self._load_or_keep_aside(checkpoint)
         saved = {}
         if merged is None:
             merged = self.copy()
         else:
             saved.update(merged._items)
-            for key, digest in changed.items():
-                self._put_on_top(merged, key, digest, others_saved)
+            alike = _by_pickle(saved)
+            for key, digest in put.items():
+                there = key if key in saved else alike.get(pickle.dumps(key, 5), key)
+                self._put_on_top(merged, key, there, digest, others_saved)
         pickled, left_out = merged._pickle_what_can_be(saved)
         if any(key in saved and key not in merged for key in left_out):
             self._keep_aside(checkpoint, "a value in it can no longer be pickled")
@@ -701,10 +707,9 @@ class Environment(UserDict):
             self._keep_aside(checkpoint, f"it cannot be loaded ({_told(error)})")
             return None
 
-    def _put_on_top(self, merged, key, digest, others_saved):
-        """Set or delete *key* in *merged* as it is here; warn if others have changed it, too."""
+    def _put_on_top(self, merged, key, there, digest, others_saved):
+        """Set or delete *key*, called *there* in *merged*; warn if others have changed it, too."""
         items = merged._items
-        there = _key_like(key, items)
         before = self._before.get(key, _ABSENT)
         if others_saved and self._seen is not None and before is not _UNKNOWN:
             if _digests(items, [there])[0].get(there) not in (before, digest):
@@ -818,7 +823,7 @@ class EnosKeyError(EnosError, KeyError):
         self.msg = msg or f"no {_shown(key)} in the environment; run the task that sets it first"
 
     def __str__(self):
-        return self.msg
+        return self.msg.replace("\n", " ")
 
 
 class EnosMissingError(EnosError, AttributeError):
@@ -845,7 +850,10 @@ def _save_error(checkpoint, refused):
 
 def _shown(value):
     """Return a key or a path as text, on one line and not too long."""
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # a key of a class of the user's
+        return f"a {type(value).__name__}"
     if len(text) > 200:
         return f"{text[:100]}...{text[-97:]}"
     return text
@@ -858,8 +866,14 @@ def _where(path):
     return f"something of type {type(path).__name__}"
 
 
-# The text of these speaks of files, types and names; that of others might show a stored value.
-_DISCREET = (EnosError, OSError, ImportError, AttributeError, TypeError, RuntimeError, EOFError)
+# The text of these speaks of files and names.
+_DISCREET = (EnosError, OSError, ImportError, EOFError, pickle.UnpicklingError)
+# So do these texts of pickle's and of this module; any other might show a stored value.
+_HARMLESS = re.compile(
+    r"cannot pickle '[\w.]+' object|Can't (get|pickle) (local object|attribute) |"
+    r"Can't pickle <(function|class) |\w+ changed size during iteration|"
+    r"it holds a |env\['config_type'\] is "
+)
 
 
 def _told(error):
@@ -870,10 +884,10 @@ def _told(error):
         return f"{kind}: {error.problem} in line {place.line + 1}, column {place.column + 1}"
     if hasattr(error, "colno"):  # json
         return f"{kind}: {error.msg} in line {error.lineno}, column {error.colno}"
-    if not isinstance(error, (*_DISCREET, pickle.PickleError)):
+    said = " ".join(str(getattr(error, "strerror", None) or error).split())
+    if not isinstance(error, _DISCREET) and not _HARMLESS.match(said):
         return kind
-    said = str(getattr(error, "strerror", None) or error)
-    return f"{kind}: {' '.join(said.split())[:300]}"
+    return f"{kind}: {said[:300]}"
 
 
 def _logger():
@@ -1141,7 +1155,7 @@ def _unpickled(content, cls, has_seal):
         raise
     except Exception:
         pass
-    unfit: object = set()
+    unfit: object = {}
     while True:
         reader = _LenientReader(io.BytesIO(content), cls, unfit)
         try:
@@ -1155,10 +1169,11 @@ def _unpickled(content, cls, has_seal):
 
 
 class _Everything:
-    """Holds all there is."""
+    """Says of all classes that they are unfit."""
 
-    def __contains__(self, _):
-        return True
+    def get(self, _):
+        """Return why."""
+        return EnosMissingError()
 
 
 @contextlib.contextmanager
@@ -1233,7 +1248,7 @@ class _LenientReader(_Names, pickle._Unpickler):
     def __init__(self, file, cls, unfit):
         super().__init__(file)
         self.cls = cls
-        # The names of classes that are here, but whose objects cannot be filled.
+        # For classes that are here, but whose objects cannot be filled, the error, by their names.
         self.unfit = unfit
         # Why there are stand-ins: {reason: names}.
         self.missing = {}
@@ -1274,9 +1289,9 @@ class _LenientReader(_Names, pickle._Unpickler):
         function = self.stack.pop()
         try:
             made = function(*args)
-            plain = isinstance(made, (Environment, PurePath))
-            if _full_name(type(made)) in self.unfit and not plain:
-                raise EnosMissingError
+            error = self.unfit.get(_full_name(type(made)))
+            if error and not isinstance(made, (Environment, PurePath)):
+                raise error
             if isinstance(made, _StandIn) and not vars(made):  # by copyreg._reconstructor
                 raise EnosMissingError
         except MemoryError:
@@ -1330,9 +1345,9 @@ class _LenientReader(_Names, pickle._Unpickler):
     def read_again_without(self, target, error):
         """Have all read once more, with the class of *target*, which fails, as missing."""
         name = _full_name(type(target))
-        if name in self.unfit or isinstance(error, MemoryError):
+        if self.unfit.get(name) or isinstance(error, MemoryError):
             raise error
-        self.unfit.add(name)
+        self.unfit[name] = error
         raise _ReadAgain from error
 
     dispatch[pickle.REDUCE[0]] = load_reduce
@@ -1451,10 +1466,8 @@ def _full_name(function):
     return f"{function.__module__}.{function.__qualname__}"
 
 
-def _missing(stand_in):
-    """Return the class or function that is missing, or that is here but failed."""
-    if isinstance(stand_in, _MissingClass):
-        return stand_in
+def _maker(stand_in):
+    """Return the class or function that makes the object."""
     if type(stand_in) is _StandIn:
         return stand_in._enostask.function
     return type(stand_in)
@@ -1462,10 +1475,17 @@ def _missing(stand_in):
 
 def _refuse_use(stand_in, *_, **__):
     """Raise EnosMissingError: *stand_in* is not the object that it stands for."""
+    missing = stand_in
+    while isinstance(missing, _StandIn):
+        parts = [part for part in missing._enostask.args if isinstance(part, _MISSING)]
+        missing = parts[0] if parts else _maker(missing)
     why = "cannot be found or rebuilt here, so this is a stand-in"
     what_to_do = "install or mend it, and load again"
-    raise EnosMissingError(f"{_full_name(_missing(stand_in))} {why}: {what_to_do}")
+    raise EnosMissingError(f"{_full_name(missing)} {why}: {what_to_do}")
 
+
+# What stands for something that is missing.
+_MISSING = (_MissingClass, _StandIn)
 
 # The usual ways to use an object, but for equality, hash and the type.
 _USES = """
@@ -1504,14 +1524,13 @@ def _digest(items, key):
         return hash(pickle.dumps(items[key], 5))
 
 
-def _key_like(key, items):
-    """Return the key of *items* that is *key*, or if it has no `__eq__`, is pickled alike."""
-    if key not in items and type(key).__eq__ is object.__eq__:
-        pickled = pickle.dumps(key, 5)
-        for other in items:
-            if type(other) is type(key) and pickle.dumps(other, 5) == pickled:
-                return other
-    return key
+def _by_pickle(keys):
+    """Return *keys* by their pickles, as a key may equal none that was loaded once more."""
+    alike = {}
+    for key in keys:
+        with contextlib.suppress(Exception):
+            alike[pickle.dumps(key, 5)] = key
+    return alike
 
 
 _LOCK_NAME = f".{ENV_FILENAME}.lock"
@@ -1813,7 +1832,7 @@ def _inert_items(checkpoint):
     content = _content(_path(checkpoint), checkpoint)
     try:
         _seal(content)  # raises if it is damaged
-        state = _InertReader(io.BytesIO(content), None, set()).load()._enostask.state
+        state = _InertReader(io.BytesIO(content), None, {}).load()._enostask.state
         items = dict(state["data"])
         directory = PurePath(os.path.realpath(os.path.dirname(checkpoint)))
         if "resultdir" in items:
@@ -1865,7 +1884,7 @@ def _text(value, shown):
         yield "..."
     elif isinstance(value, _StandIn):
         shown.add(id(value))
-        yield _full_name(_missing(value))
+        yield _full_name(_maker(value))
         yield from _bracketed("()", _contents(value), shown)
     elif kind in _BRACKETS and value:
         shown.add(id(value))

@@ -2059,6 +2059,32 @@ class NothingIsLost(PlaceWithXp):
             env.dump()
         self.assertEqual((items("made"), backups("made")), ({"n": 1}, []))
 
+    def test_beside_a_refused_value_what_was_changed_through_another_key_is_saved(self):
+        hosts = ["m1"]
+        self.saved(hosts=hosts, roles={"server": hosts})
+        env = load()
+        env["roles"]["server"].append("m2")
+        env["bad"] = leave_alone.__get__(threading.Lock())
+        with self.refused(EnosSaveError, "'bad'"):
+            env.dump()
+        again = load()
+        self.assertEqual(again["hosts"], ["m1", "m2"])
+        self.assertIs(again["hosts"], again["roles"]["server"])
+
+    def test_keys_that_hold_what_is_missing_are_found_again_on_top_of_another_save(self):
+        first = "latency", TESTBED.Colour.RED
+        self.saved(**{"n": 0})
+        env = load()
+        env.update({first: 1})
+        env.dump()
+        with testbed_is(None):
+            mine = load()
+            self.saved(n=1)
+            (key,) = (key for key in mine if isinstance(key, tuple))
+            del mine[key]
+            mine.dump()
+        self.assertEqual(items("xp"), {"n": 1})
+
     def test_a_stale_value_that_is_saved_over_anothers_is_told_also_after_a_save_on_top(self):
         mine = load()
         self.saved(results=["theirs"])
