@@ -1211,7 +1211,12 @@ class _Names:
         if module == self.home and name in __all__:
             return globals()[name]
         module = _RENAMED.get(module, module)
-        return super().find_class(module, name)  # type: ignore[misc]
+        try:
+            return super().find_class(module, name)  # type: ignore[misc]
+        except SystemExit as error:
+            if any(run.signal for run in _running):
+                raise
+            raise ImportError(f"{module} exits when it is imported") from error
 
 
 class _StrictReader(_Names, pickle.Unpickler):
@@ -1884,14 +1889,31 @@ def _text(value, shown):
         yield "..."
     elif isinstance(value, _StandIn):
         shown.add(id(value))
-        yield _full_name(_maker(value))
-        yield from _bracketed("()", _contents(value), shown)
+        maker = _full_name(_maker(value))
+        yield maker
+        contents = _contents(value)
+        if maker.endswith(".multiarray.scalar"):
+            contents = _number(*contents)
+        yield from _bracketed("()", contents, shown)
     elif kind in _BRACKETS and value:
         shown.add(id(value))
         yield from _bracketed(_BRACKETS[kind], value, shown)
         shown.discard(id(value))
     else:
         yield repr(value)
+
+
+def _number(*contents):
+    """Return what a scalar of NumPy holds, if that can be had as a number: results have many."""
+    import struct
+
+    formats = {"f8": "d", "f4": "f", "i8": "q", "i4": "i", "u8": "Q", "u4": "I"}
+    with contextlib.suppress(Exception):
+        dtype, content = contents
+        kind = dtype._enostask.args[0]
+        byte_order = dtype._enostask.state[1]
+        return struct.unpack(byte_order + formats[kind], content)
+    return contents
 
 
 def _contents(stand_in):

@@ -1837,7 +1837,6 @@ class Loading(PlaceWithXp):
             env["host"] = Host()
             env.dump()
         """)
-        Path("hosts.py").write_text("class Host(:")
         again = """
             class Own(Environment):
                 pass
@@ -1846,7 +1845,8 @@ class Loading(PlaceWithXp):
             env["n"] = [env["host"]]
             env.dump()
         """
-        for _ in range(3):
+        for broken_module in ("class Host(:", "raise SystemExit('not today')", "1 / 0"):
+            Path("hosts.py").write_text(broken_module)
             self.assertEqual(self.script(again), "hosts.Host()\n")
         self.assertIn("hosts.Host", str(load("own")["n"]))
 
@@ -2583,6 +2583,14 @@ class Looking(PlaceWithXp):
         code = "import enostask as module\nraise SystemExit(module.main(['xp', 'name']))"
         self.assertIn("caf", self.script(code, PYTHONIOENCODING="ascii", PYTHONUTF8="0"))
 
+    def test_a_number_of_numpy_is_shown_as_a_number(self):
+        start = b"\x80\x04cenostask\nEnvironment\n)\x81}(X\x04\x00\x00\x00data}(X\x01\x00\x00\x00x"
+        dtype = b"cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R(K\x03X\x01\x00\x00\x00<tb"
+        number = b"C\x08\x00\x00\x00\x00\x00\x00\x0a\x40"
+        value = b"cnumpy._core.multiarray\nscalar\n" + dtype + number + b"\x86R"
+        Path("xp/env").write_bytes(start + value + b"uub.")
+        self.assertIn("scalar(3.25)", self.shown("xp", "x"))
+
     def test_hostile_pickles_import_nothing_and_run_nothing(self):
         start = b"\x80\x04cenostask\nEnvironment\n)\x81}(X\x04\x00\x00\x00data}(X\x01\x00\x00\x00x"
         shout = b"X\x0e\x00\x00\x00echo ran > ran"
@@ -2597,6 +2605,7 @@ class Looking(PlaceWithXp):
             b"cantigravity\nOrdered\n)\x81(K\x01K\x02e",
             b"cposix\nsystem\n" + shout + b"\x85R" + shout + b"\x85R",
             b"cdatetime\ndatetime\n}(X\x03\x00\x00\x00nowcos\nsystem\nub",
+            b"cantigravity.multiarray\nscalar\n" + shout + b"\x85R",
         ):
             Path("xp/env").write_bytes(start + call + b"uub.")
             with self.subTest(call=call):
