@@ -480,7 +480,7 @@ class Environment(UserDict):
     # The keys that came from the checkpoint and were not used since: these cannot have changed.
     _unused: set
     # For each used key the digest of what it held before its first use, or at the last save.  A key
-    # that is in neither is new: it came through `data`, or this is a copy.
+    # that is in neither is new.
     _before: dict
     # Length and checksum of the checkpoint that was last loaded or saved here, or None.
     _seen: object
@@ -508,8 +508,9 @@ class Environment(UserDict):
         """Note what *key* holds before its first use, from which on it may change."""
         if key in self._before:
             return
-        digest = _UNKNOWN  # in a copy, and if it cannot be pickled now
-        if key in self._unused or key not in self._items:
+        digest: object = _ABSENT
+        if key in self._unused:
+            digest = _UNKNOWN  # if it cannot be pickled now
             with contextlib.suppress(Exception):
                 digest = _digest(self._items, key)
         self._before[key] = digest
@@ -571,6 +572,7 @@ class Environment(UserDict):
     def __setstate__(self, state):
         vars(self).update(state)
         self._items = vars(self).pop("data")
+        self._before = dict.fromkeys(self._items, _UNKNOWN)  # as a copy knows no earlier state
 
     def __copy__(self):
         twin = type(self).__new__(type(self))
@@ -1132,6 +1134,7 @@ def _loaded(content, directory, cls):
         if "resultdir" in env._items:
             env._items["resultdir"] = _moved(env._items["resultdir"], home, env.env_name)
     env._unused.update(env._items)
+    env._before = {}
     env._seen = seal
     env._complete = True
     return env, missing
@@ -1339,6 +1342,8 @@ class _LenientReader(_Names, pickle._Unpickler):
     def fill(self, load, stack, place):
         """Let pickle's *load* fill what is in that *place* of *stack*, or a stand-in's recipe."""
         target = stack[place]
+        if isinstance(target, (type, PurePath)):  # no sound pickle does that
+            raise pickle.UnpicklingError("it fills a class or a path")
         if isinstance(target, _StandIn):
             stack[place] = target._enostask
         try:
@@ -1756,11 +1761,11 @@ def main(arguments=None):
         for line in _lines(given.environment, given.key):
             print(line)
         sys.stdout.flush()
-    except (EnosError, RecursionError) as error:
-        print(_printable(f"enostask: {error}"), file=sys.stderr)
-        return 1
     except BrokenPipeError:  # `| head`; what is left in the buffer must not raise it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except Exception as error:
+        print(_printable(f"enostask: {error}"), file=sys.stderr)
+        return 1
     return 0
 
 
