@@ -26,7 +26,8 @@ What ``python experiment.py up`` leaves in the working directory::
         env                                 the checkpoint: a pickle of the Environment, a checksum
         .env.lock                           held only while saving, never removed
         env.bak1, env.bak2 ...              checkpoints that would have been dropped whole
-        env.log                             which tasks ran, and how they ended
+        env.log                             which tasks ran, and how they ended; one without an end
+                                            was killed, or still runs
 
 The way of a call: specifier -> directory -> load -> task -> save.  A *specifier* names an
 environment: its directory (a str or os.PathLike), an Environment, or None for ``current``.
@@ -593,16 +594,11 @@ class Environment(UserDict):
         """
         path = _path(env_file)
         directory, name = os.path.split(path)
-        content = _content(path, env_file)
-        try:
-            env, missing = _loaded(content, os.path.realpath(directory), cls)
-        except Exception as error:
-            what = f"cannot load {_where(path)}: {_told(error)}"
-            advice = f"copy it again{_or_a_backup(directory)}"
-            raise EnosFilePathError(env_file, f"{what}; {advice}") from error
+        load = functools.partial(_loaded, directory=directory, cls=cls)
+        env, missing = _read_checkpoint(path, env_file, load)
         for why, names in missing.items():
             _logger().warning(
-                "%s: stand-ins for %s: %s", _where(path), ", ".join(dict.fromkeys(names)), why
+                "%s: stand-ins for %s, %s", _where(path), ", ".join(dict.fromkeys(names)), why
             )
         if name != ENV_FILENAME:  # a backup: what is on disk has not come from it
             return env.copy()
@@ -646,108 +642,112 @@ class Environment(UserDict):
         if changed or not os.path.exists(checkpoint):
             with _locked(checkpoint):
                 on_disk = _seal_on_disk(checkpoint)
-                put = changed
-                pickled = None
-                if on_disk is None or (self._complete and on_disk == self._seen):
-                    pickled = self._pickled_or_none()
-                    if pickled is None:  # perhaps because of an object that several keys share
-                        refused.update(_digests(self._items, self._unused)[1])
-                        put = {key: None for key in self._items if key not in refused}
-                        put.update(changed)
-                complete = pickled is not None
-                if not complete:
-                    others_saved = not self._complete or on_disk != self._seen
-                    pickled, left_out = self._on_top(checkpoint, put, others_saved)
-                    refused.update(left_out)
-                # If this is interrupted, nobody knows which of the two files is there.
-                self._before.update(dict.fromkeys(changed, _UNKNOWN))
-                self._write(checkpoint, pickled, complete)
+                if on_disk is None and self._seen is not None:
+                    _logger().warning("%s is gone: making it again", checkpoint)
+                alone = on_disk is None or (self._complete and on_disk == self._seen)
+                with _replacing(checkpoint, like=checkpoint) as file:
+                    seal = self._put_in(file, checkpoint, changed, refused, alone)
+                    # If this is interrupted, nobody knows which of the two files is there.
+                    self._before.update(dict.fromkeys(changed, _UNKNOWN))
+                self._seen = seal
+                self._complete = alone
                 self._before.update((key, changed[key]) for key in changed if key not in refused)
         if refused:
             raise _save_error(checkpoint, refused) from next(iter(refused.values()))
 
-    def _checkpoint(self):
-        """Return where the checkpoint really is: one that is a link is written through."""
-        return os.path.realpath(self.env_name / ENV_FILENAME)
+    def _put_in(self, file, checkpoint, changed, refused, alone):
+        """Put into *file* what is to be saved, add to *refused*, and return the seal.
 
-    def _pickled_or_none(self):
-        """Return this environment pickled, or None if some value cannot be pickled."""
-        try:
-            return self.dumps()
-        except MemoryError:  # which says nothing of the values
-            raise
-        except Exception:
-            return None
-
-    def _on_top(self, checkpoint, put, others_saved):
-        """Return the pickle of what is on disk with the keys of *put* on top, and {key: error}."""
+        Is this one *alone*, with all in memory that others may have saved?
+        """
+        put = changed
+        if alone:
+            seal = self._pickle_into(file)[0]
+            if seal is not None:
+                return seal
+            # Perhaps because of an object that several keys share.
+            refused.update(_digests(self._items, self._unused)[1])
+            put = {key: None for key in self._items if key not in refused}
+            put.update(changed)
         merged = self._load_or_keep_aside(checkpoint)
         saved = {}
         if merged is None:
             merged = self.copy()
         else:
             saved.update(merged._items)
-            alike = _by_pickle(saved)
-            for key, digest in put.items():
-                there = key if key in saved else alike.get(pickle.dumps(key, 5), key)
-                self._put_on_top(merged, key, there, digest, others_saved)
-        pickled, left_out = merged._pickle_what_can_be(saved)
+            self._put_on_top(merged, put, alone)
+        seal, left_out = merged._pickle_what_can_be(file, saved)
+        refused.update(left_out)
         if any(key in saved and key not in merged for key in left_out):
             self._keep_aside(checkpoint, "a value in it can no longer be pickled")
-        return pickled, left_out
+        return seal
+
+    def _checkpoint(self):
+        """Return where the checkpoint really is: one that is a link is written through."""
+        return os.path.realpath(self.env_name / ENV_FILENAME)
+
+    def _pickle_into(self, file):
+        """Pickle this environment into *file*; return its seal and None, or None and the error."""
+        summing = _Summing(file)
+        try:
+            with _collector_paused():
+                pickle.Pickler(summing, 5).dump(self)
+        except MemoryError:  # which says nothing of the values
+            raise
+        except Exception as error:
+            if summing.failed:
+                raise
+            file.seek(0)
+            file.truncate()
+            return None, error
+        file.write(_MARK + b"%08x" % summing.checksum)
+        return (summing.length, summing.checksum), None
 
     def _load_or_keep_aside(self, checkpoint):
         """Return what is on disk, or None if that is nothing; keep aside what cannot load."""
-        content = _read(checkpoint)
-        if content is None:
-            return None
+        load = functools.partial(_loaded, directory=self.env_name, cls=type(self))
         try:
-            return _loaded(content, str(self.env_name), type(self))[0]
-        except MemoryError:  # which says nothing of the checkpoint
+            env, _ = _read(checkpoint, load) or (None, {})
+            return env
+        except (MemoryError, OSError, EnosFilePathError):  # which say nothing of what is in it
             raise
         except Exception as error:
             self._keep_aside(checkpoint, f"it cannot be loaded ({_told(error)})")
             return None
 
-    def _put_on_top(self, merged, key, there, digest, others_saved):
-        """Set or delete *key*, called *there* in *merged*; warn if others have changed it, too."""
+    def _put_on_top(self, merged, put, alone):
+        """Set or delete the keys of *put* in *merged*; warn of what others have changed, too."""
         items = merged._items
-        before = self._before.get(key, _ABSENT)
-        if others_saved and self._seen is not None and before is not _UNKNOWN:
-            if _digests(items, [there])[0].get(there) not in (before, digest):
-                what = "Two tasks changed %s in %s, and the later save wins: %s"
-                advice = "give each result a key of its own, or hand on env to the inner task"
-                _logger().warning(what, _shown(key), self.env_name, advice)
-        if digest is _ABSENT:
-            items.pop(there, None)
-        else:
-            items[there] = self._items[key]
+        alike = _by_pickle(items)
+        for key, digest in put.items():
+            there = key if key in items else alike.get(pickle.dumps(key, 5), key)
+            before = self._before.get(key, _ABSENT)
+            if not alone and self._seen is not None and before is not _UNKNOWN:
+                if _digests(items, [there])[0].get(there) not in (before, digest):
+                    what = "Two tasks changed %s in %s, and the later save wins: %s"
+                    advice = "give each result a key of its own, or hand on env to the inner task"
+                    _logger().warning(what, _shown(key), self.env_name, advice)
+            if digest is _ABSENT:
+                items.pop(there, None)
+            else:
+                items[there] = self._items[key]
 
-    def _pickle_what_can_be(self, saved):
-        """Return this throw-away environment pickled, what fails as it was *saved*, or not.
+    def _pickle_what_can_be(self, file, saved):
+        """Pickle this throw-away environment into *file*, what fails as it was *saved*, or not.
 
-        Return also {key: error} of what failed.
+        Return its seal, and {key: error} of what failed.
         """
         left_out: dict = {}
         for _ in range(9):  # what another thread changes may fail in one try only
-            pickled = self._pickled_or_none()
-            if pickled is not None:
-                return pickled, left_out
-            for key, error in _digests(self._items, list(self._items))[1].items():
-                left_out[key] = error
+            seal, error = self._pickle_into(file)
+            if seal is not None:
+                return seal, left_out
+            for key, refusal in _digests(self._items, list(self._items))[1].items():
+                left_out[key] = refusal
                 mine = self._items.pop(key)
                 if key in saved and saved[key] is not mine:
                     self._items[key] = saved[key]
-        return self.dumps(), left_out
-
-    def _write(self, checkpoint, pickled, complete):
-        """Put *pickled* on disk, and note that; is it *complete*, what memory holds and no more?"""
-        if self._seen is not None and not os.path.exists(checkpoint):
-            _logger().warning("%s is gone: making it again", checkpoint)
-        checksum = crc32(pickled)
-        _replace(checkpoint, [pickled, _MARK, b"%08x" % checksum], like=checkpoint)
-        self._seen = len(pickled), checksum
-        self._complete = complete
+        raise error
 
     def _start_over(self):
         """Put this fresh environment in the place of the checkpoint that may be there."""
@@ -757,7 +757,9 @@ class Environment(UserDict):
                 old = self._load_or_keep_aside(checkpoint)
                 if old is not None and old._items != self._items:
                     self._keep_aside(checkpoint, "a new environment takes its place")
-                self._write(checkpoint, self.dumps(), complete=True)
+                with _replacing(checkpoint, like=checkpoint) as file:
+                    self._seen, _ = self._pickle_into(file)
+                self._complete = True
         except BaseException:
             _remove_if_nothing_was_saved(self.env_name)
             raise
@@ -766,7 +768,8 @@ class Environment(UserDict):
         """Copy *checkpoint* to ``env.bakN`` before another takes its place."""
         highest = max(map(_backup_number, os.listdir(self.env_name)))
         backup = f"{ENV_FILENAME}.bak{highest + 1}"
-        _replace(os.path.join(self.env_name, backup), [_read(checkpoint)], like=checkpoint)
+        with _replacing(os.path.join(self.env_name, backup), like=checkpoint) as file:
+            file.write(_read(checkpoint, io.BufferedReader.read))
         _logger().warning("Kept the checkpoint %s as %s: %s", checkpoint, backup, why)
 
     # -- The config file
@@ -778,12 +781,12 @@ class Environment(UserDict):
         That it is missing is logged.  Raise EnosFilePathError if it cannot be read or holds no
         mapping.
         """
-        config_file = self.get("config_file")
+        config_file = self._items.get("config_file")  # which is no use of the key
         if not config_file:
             return
         try:
             path = os.fspath(config_file)
-            kind = "json" if path.endswith(".json") else self.get("config_type")
+            kind = "json" if path.endswith(".json") else self._items.get("config_type")
             with open(path, "rb") as file:
                 read = _parsed(file.read(), kind)
             config = self.get("config") or {}
@@ -993,13 +996,15 @@ def _why_absent(checkpoint):
     where = _where(directory)
     if os.path.isdir(directory or os.curdir):
         advice = f"name the directory of an environment{_or_a_backup(directory)}"
+        for newest in _environments(directory)[:1]:
+            advice = f"name an environment there, such as {newest}"
         return f"no {name} in {where}; {advice}"
     if os.path.exists(directory):
         return f"{where} is a file; name the directory of an environment, not a file in it"
     gone = "is absent"
     if os.path.islink(directory):
         gone = f"points to {_shown(os.readlink(directory))}, which is gone"
-    advice = "run a task with new=True first, or name another environment"
+    advice = "name another environment, or run a task with new=True first"
     if os.path.basename(directory) == SYMLINK_NAME:
         for newest in _environments(os.path.dirname(directory))[:1]:
             advice = f"ln -sfn {newest} current makes it lead to the newest environment there"
@@ -1009,16 +1014,17 @@ def _why_absent(checkpoint):
 def _environments(directory):
     """Return the names of the environments in *directory*, the one that was saved last first."""
     found = {}
-    for entry in os.scandir(directory or os.curdir):
-        checkpoint = os.path.join(entry.path, ENV_FILENAME)
-        if not entry.is_symlink() and os.path.isfile(checkpoint):
-            found[entry.name] = os.path.getmtime(checkpoint)
+    with contextlib.suppress(OSError):  # it may not be listed, or others delete some meanwhile
+        for entry in os.scandir(directory or os.curdir):
+            checkpoint = os.path.join(entry.path, ENV_FILENAME)
+            if not entry.is_symlink() and os.path.isfile(checkpoint):
+                found[entry.name] = os.path.getmtime(checkpoint)
     return sorted(found, key=found.__getitem__, reverse=True)
 
 
 def _or_a_backup(directory):
     """Return the advice to go back to the newest backup in *directory*, if there is one."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         newest = max(os.listdir(directory or os.curdir), key=_backup_number, default="")
         if _backup_number(newest):
             return f", or go back to a backup there (cp {newest} env)"
@@ -1044,55 +1050,67 @@ def _host():
 _MARK = b"\n# crc-32: "
 _SEAL = re.compile(_MARK + b"([0-9a-f]{8})")
 _SEAL_LENGTH = len(_MARK) + 8
+# How many bytes are read at once.
+_PIECE = 1_000_000
 
 
-def _seal(content):
-    """Return length and checksum of the pickle in *content*; raise UnpicklingError if damaged."""
-    length = len(content) - _SEAL_LENGTH
-    seal = _SEAL.fullmatch(content, max(length, 0))
-    if not seal:  # saved by EnOSlib or version 1
-        return len(content), crc32(content)
-    checksum = crc32(memoryview(content)[:length])
-    if checksum != int(seal[1], 16):
+def _told_seal(file):
+    """Return the length of the pickle in *file*, and the checksum that the end tells, or None."""
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(0, size - _SEAL_LENGTH))
+    seal = _SEAL.fullmatch(file.read(_SEAL_LENGTH))
+    if seal:
+        return size - _SEAL_LENGTH, int(seal[1], 16)
+    return size, None  # saved by EnOSlib or version 1
+
+
+def _seal(file):
+    """Return length and checksum of the pickle in *file*; raise UnpicklingError if damaged."""
+    length, told = _told_seal(file)
+    checksum = 0
+    file.seek(0)
+    for start in range(0, length, _PIECE):
+        checksum = crc32(file.read(min(length - start, _PIECE)), checksum)
+    if told not in (None, checksum):
         raise pickle.UnpicklingError("it is damaged, as its checksum shows")
     return length, checksum
 
 
 def _seal_on_disk(checkpoint):
-    """Return what `_seal` says of the file *checkpoint*, or None; read no more than it takes."""
-    end = _read(checkpoint, last=_SEAL_LENGTH)
-    if end is None:
-        return None
-    seal = _SEAL.fullmatch(end)
-    if seal:
-        return os.path.getsize(checkpoint) - _SEAL_LENGTH, int(seal[1], 16)
-    return _seal(_read(checkpoint) or b"")
+    """Return the seal of the file *checkpoint*, or None; read no more than it takes."""
+    told = _read(checkpoint, _told_seal)
+    if told and told[1] is None:
+        return _read(checkpoint, _seal)
+    return told
 
 
-def _content(path, given):
-    """Return what the checkpoint *path* holds; raise EnosFilePathError on the path as *given*."""
+def _read_checkpoint(path, given, use):
+    """Return what *use* makes of the file *path*, or raise EnosFilePathError on it as *given*."""
     try:
-        content = _read(path)
-    except (OSError, ValueError) as error:
-        why = f"cannot read {_where(path)}: {_told(error)}; check disk and access"
-        raise EnosFilePathError(given, why) from error
-    if content is None:
+        made = _read(path, use)
+    except EnosFilePathError:
+        raise
+    except Exception as error:
+        what = f"cannot load {_where(path)}: {_told(error)}"
+        advice = f"copy it again{_or_a_backup(os.path.dirname(path))}"
+        if isinstance(error, OSError):
+            advice = "check disk and access"
+        raise EnosFilePathError(given, f"{what}; {advice}") from error
+    if made is None:
         raise EnosFilePathError(given, _why_absent(path))
-    return content
+    return made
 
 
-def _read(path, last=None):
-    """Return what the file *path* holds, or its *last* bytes; None if there is no such file.
+def _read(path, use):
+    """Return what *use* makes of the file *path*, open for reading; None if there is no such file.
 
     Where NFS may be behind, look again.
     """
     for tries_left in (3, 2, 1, 0):
         try:
             _refuse_if_irregular(path)
-            with open(path, "rb", buffering=0) as file:
-                if last is not None:
-                    file.seek(max(0, os.fstat(file.fileno()).st_size - last))
-                return file.read()
+            with open(path, "rb") as file:
+                return use(file)
         except (FileNotFoundError, NotADirectoryError):
             if not tries_left or not _may_come_back(path):
                 return None
@@ -1119,18 +1137,19 @@ def _refuse_if_irregular(path):
         raise EnosFilePathError(path, why)
 
 
-def _loaded(content, directory, cls):
-    """Return the environment, a *cls*, in the *content* of a checkpoint in *directory*, a str.
+def _loaded(file, directory, cls):
+    """Return the environment, a *cls*, in *file*, a checkpoint in *directory*.
 
     Return also {reason: names} of what is a stand-in in it.
     """
-    seal = _seal(content)
-    env, missing = _unpickled(content, cls, has_seal=seal[0] < len(content))
+    seal = _seal(file)
+    env, missing = _unpickled(file, cls)
     if not isinstance(env, Environment) or not isinstance(env._items, dict):
         raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
     home = vars(env)["env_name"]
-    if str(home) != directory or not isinstance(home, Path):
-        env.env_name = Path(directory)
+    here = os.path.realpath(directory)
+    if str(home) != here or not isinstance(home, Path):
+        env.env_name = Path(here)
         if "resultdir" in env._items:
             env._items["resultdir"] = _moved(env._items["resultdir"], home, env.env_name)
     env._unused.update(env._items)
@@ -1149,34 +1168,24 @@ def _moved(path, old, new):
         return path
 
 
-def _unpickled(content, cls, has_seal):
-    """Return the object that is pickled in *content*, and {reason: names} of its stand-ins."""
+def _unpickled(file, cls):
+    """Return the object that is pickled in *file*, and {reason: names} of its stand-ins."""
+    file.seek(0)
     try:
         with _collector_paused():
-            return _StrictReader(io.BytesIO(content), cls).load(), {}
+            return _StrictReader(file, cls).load(), {}
     except MemoryError:  # which says nothing of what is missing
         raise
     except Exception:
         pass
-    unfit: object = {}
+    unfit: dict = {}
     while True:
-        reader = _LenientReader(io.BytesIO(content), cls, unfit)
-        try:
-            return reader.load(), reader.missing
-        except _ReadAgain:
-            pass
-        except Exception:
-            if not has_seal or isinstance(unfit, _Everything):  # it may be damaged
-                raise
-            unfit = _Everything()  # as nobody knows what is to blame
-
-
-class _Everything:
-    """Says of all classes that they are unfit."""
-
-    def get(self, _):
-        """Return why."""
-        return EnosMissingError()
+        file.seek(0)
+        known = len(unfit)
+        reader = _LenientReader(file, cls, unfit)
+        loaded = reader.load()
+        if len(unfit) == known:
+            return loaded, reader.missing
 
 
 @contextlib.contextmanager
@@ -1230,10 +1239,6 @@ class _StrictReader(_Names, pickle.Unpickler):
         self.cls = cls
 
 
-class _ReadAgain(Exception):
-    """An object cannot be filled: all must be read once more, with its class taken for missing."""
-
-
 # What pickle's reader in Python does at each opcode.
 _STEPS = getattr(pickle._Unpickler, "dispatch")
 # What makes an object without a call of its class; its arguments begin with that.
@@ -1256,8 +1261,12 @@ class _LenientReader(_Names, pickle._Unpickler):
     def __init__(self, file, cls, unfit):
         super().__init__(file)
         self.cls = cls
-        # For classes that are here, but whose objects cannot be filled, the error, by their names.
+        # For each object that cannot be filled or be a key, by its number: why.  It becomes a
+        # stand-in when all is read once more.
         self.unfit = unfit
+        # All objects in the order in which they are made, and the number of each, by its id.
+        self.made = []
+        self.numbers = {}
         # Why there are stand-ins: {reason: names}.
         self.missing = {}
         # Module and name by which each class or function was found, by its id.
@@ -1271,9 +1280,9 @@ class _LenientReader(_Names, pickle._Unpickler):
             self.names[id(found)] = module, name
             return found
         except Exception as error:
-            why = f"not found ({_told(error)}): install or restore that"
+            why = f"not found ({_told(error)}): to use them, install or restore that"
         if module in ("__main__", "__mp_main__"):
-            why = "of another script: move that to a module"
+            why = "of another script: to use them, move that to a module"
         self.missing.setdefault(why, []).append(f"{module}.{name}")
         if is_first:  # a subclass of Environment
             return self.cls
@@ -1295,17 +1304,19 @@ class _LenientReader(_Names, pickle._Unpickler):
         """Make an object by a call, or if that fails, a stand-in that remembers the call."""
         args = self.stack.pop()
         function = self.stack.pop()
+        number = len(self.made)
         try:
+            if number in self.unfit:
+                raise self.unfit[number]
             made = function(*args)
-            error = self.unfit.get(_full_name(type(made)))
-            if error and not isinstance(made, (Environment, PurePath)):
-                raise error
             if isinstance(made, _StandIn) and not vars(made):  # by copyreg._reconstructor
                 raise EnosMissingError
         except MemoryError:
             raise
         except Exception as error:
             made = self.stand_in(function, args, error)
+        self.made.append(made)
+        self.numbers[id(made)] = number
         self.stack.append(made)
 
     def stand_in(self, function, args, error):
@@ -1320,7 +1331,7 @@ class _LenientReader(_Names, pickle._Unpickler):
                 cls = _missing_class(*self.names.get(id(missing), default))
             args = (cls, *args[1:])
         if not isinstance(missing, _MissingClass) and missing is not getattr:
-            why = f"failed again ({type(error).__name__}): mend or update that"
+            why = f"failed ({type(error).__name__}): to use them, mend or update that"
             self.missing.setdefault(why, []).append(_full_name(missing))
         stand_in = object.__new__(cls)
         vars(stand_in)["_enostask"] = _Recipe(function, args)
@@ -1333,32 +1344,48 @@ class _LenientReader(_Names, pickle._Unpickler):
             target, *state = dropped._enostask.args or [None]
             if target is below and len(state) == 1:
                 if not isinstance(target, _StandIn):
-                    self.read_again_without(target, EnosMissingError())
-                target._enostask.setter = dropped._enostask.function
-                target._enostask.state = state[0]
+                    self.refuse([target], EnosMissingError())
+                else:
+                    target._enostask.setter = dropped._enostask.function
+                    target._enostask.state = state[0]
         pop = _STEPS[pickle.POP[0]]
         pop(self)
 
-    def fill(self, load, stack, place):
-        """Let pickle's *load* fill what is in that *place* of *stack*, or a stand-in's recipe."""
+    def fill(self, load, stack, place, items):
+        """Let pickle's *load* put *items* into the object in that *place* of *stack*."""
         target = stack[place]
         if isinstance(target, (type, PurePath)):  # no sound pickle does that
             raise pickle.UnpicklingError("it fills a class or a path")
         if isinstance(target, _StandIn):
-            stack[place] = target._enostask
+            stack[place] = target._enostask  # the recipe is filled as the object would be
         try:
             load(self)
         except Exception as error:
-            self.read_again_without(target, error)
+            if id(target) in self.numbers:
+                items = [target]
+            self.refuse(items, error)
         self.stack[-1] = target
 
-    def read_again_without(self, target, error):
-        """Have all read once more, with the class of *target*, which fails, as missing."""
-        name = _full_name(type(target))
-        if self.unfit.get(name) or isinstance(error, MemoryError):
+    def hashable(self, key):
+        """Return *key*, or None in its place if it cannot be hashed, as then all is read again."""
+        try:
+            hash(key)
+            return key
+        except Exception as error:
+            if type(key) is not tuple:
+                self.refuse([key], error)
+            elif all(self.hashable(part) is part for part in key):
+                raise
+            return None
+
+    def refuse(self, objects, error):
+        """Note that, for this *error*, those of *objects* that were made here must be stand-ins."""
+        numbers = [self.numbers[id(item)] for item in objects if id(item) in self.numbers]
+        if isinstance(error, MemoryError):
             raise error
-        self.unfit[name] = error
-        raise _ReadAgain from error
+        if not numbers:
+            raise pickle.UnpicklingError("an object cannot be filled") from error
+        self.unfit.update(dict.fromkeys(numbers, error))
 
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.NEWOBJ[0]] = load_newobj
@@ -1371,10 +1398,10 @@ def _let_fill(opcode, place):
     load = _STEPS[opcode[0]]
 
     def load_and_watch(reader):
-        stack = reader.stack
         if place is None:  # the items are above a mark, and it is on top of the stack below
-            stack = reader.metastack[-1]
-        reader.fill(load, stack, place or -1)
+            reader.fill(load, reader.metastack[-1], -1, list(reader.stack))
+        else:
+            reader.fill(load, reader.stack, place, reader.stack[place + 1 :])
 
     _LenientReader.dispatch[opcode[0]] = load_and_watch
 
@@ -1384,6 +1411,24 @@ _let_fill(pickle.APPEND, -2)
 _let_fill(pickle.SETITEM, -3)
 _let_fill(pickle.APPENDS, None)
 _let_fill(pickle.SETITEMS, None)
+_let_fill(pickle.ADDITEMS, None)
+
+
+def _let_hash(opcode, places):
+    """Have the lenient reader watch what is hashed at *opcode*: *places*, a slice of its stack."""
+    load = _LenientReader.dispatch[opcode[0]]
+
+    def hash_and_load(reader):
+        reader.stack[places] = [reader.hashable(key) for key in reader.stack[places]]
+        load(reader)
+
+    _LenientReader.dispatch[opcode[0]] = hash_and_load
+
+
+_let_hash(pickle.SETITEM, slice(-2, -1))
+_let_hash(pickle.SETITEMS, slice(None, None, 2))
+_let_hash(pickle.ADDITEMS, slice(None))
+_let_hash(pickle.FROZENSET, slice(None))
 
 
 # ---- Stand-ins for what is missing
@@ -1621,11 +1666,13 @@ def _is_temporary(name):
     return re.fullmatch(r"\.env\.[0-9a-f]{16}\.tmp", name)
 
 
-def _replace(path, parts, like):
-    """Put a file of these *parts*, bytes, in place of *path*, with mode and owner of *like*.
+@contextlib.contextmanager
+def _replacing(path, like):
+    """Give a new file to write, which then takes the place of *path*, or goes if anything fails.
 
-    At any instant *path* is the old file or the new one, also where locks do not work, as nobody
-    else has the random name of the new one.  Once this returns, it is the new one for good.
+    It gets mode and owner of *like*.  At any instant *path* is the old file or the new one, also
+    where locks do not work, as nobody else has the random name of the new one.  In the end, it is
+    the new one for good.
     """
     temporary = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
     model = os.stat(like) if os.path.exists(like) else None
@@ -1634,7 +1681,7 @@ def _replace(path, parts, like):
         with open(temporary, "xb", opener=functools.partial(os.open, mode=mode)) as file:
             if model is not None and hasattr(os, "fchown"):  # Windows has neither
                 _take_mode_and_owner(file.fileno(), model)
-            file.writelines(parts)
+            yield file
             file.flush()
             _sync(file.fileno())
         _rename(temporary, path)
@@ -1643,6 +1690,24 @@ def _replace(path, parts, like):
             os.unlink(temporary)
         raise
     _sync_directory(os.path.dirname(path))
+
+
+class _Summing:
+    """A file to write to, which sums up what is written."""
+
+    def __init__(self, file):
+        self.file = file
+        self.length = 0
+        self.checksum = 0
+        # Has the file raised what was raised?
+        self.failed = False
+
+    def write(self, piece):
+        """Write *piece*, which is like bytes."""
+        self.failed = True
+        self.length += self.file.write(piece)
+        self.failed = False
+        self.checksum = crc32(piece, self.checksum)
 
 
 def _rename(temporary, path):
@@ -1764,7 +1829,7 @@ def main(arguments=None):
     except BrokenPipeError:  # `| head`; what is left in the buffer must not raise it again at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except Exception as error:
-        print(_printable(f"enostask: {error}"), file=sys.stderr)
+        print(_printable(f"enostask: {str(error) or type(error).__name__}"), file=sys.stderr)
         return 1
     return 0
 
@@ -1781,7 +1846,9 @@ def _lines(environment, key):
     checkpoint = environment
     if not os.path.isfile(environment):
         checkpoint = os.path.join(environment, ENV_FILENAME)
-    items = _inert_items(checkpoint)
+    directory = os.path.dirname(os.path.realpath(checkpoint))
+    load = functools.partial(_inert_items, directory=directory)
+    items = _read_checkpoint(_path(checkpoint), checkpoint, load)
     if key is None:
         yield _cut([f"{os.path.realpath(checkpoint)}   {_when_and_size(checkpoint)}"], width)
         for name, value in items.items():
@@ -1791,7 +1858,7 @@ def _lines(environment, key):
         if key == _plain(name):
             yield "".join(map(_printable, _text(value, set())))
             return
-    why = f"no {_shown(key)} in {_where(checkpoint)}; leave it out to see what is there"
+    why = f"no {_shown(key)} in {_where(checkpoint)}; copy it from the list (leave it out)"
     raise EnosKeyError(key, why)
 
 
@@ -1803,8 +1870,9 @@ def _list():
         yield _why_absent(os.path.join(SYMLINK_NAME, ENV_FILENAME))
     for name in _environments(os.curdir):
         last = ""
-        with contextlib.suppress(OSError, IndexError):
-            last = Path(name, "env.log").read_text("utf-8", "replace").splitlines()[-1]
+        with contextlib.suppress(OSError, EnosFilePathError, IndexError):
+            record = _read(os.path.join(name, "env.log"), io.BufferedReader.read) or b""
+            last = record.decode("utf-8", "replace").splitlines()[-1]
         yield f"  {name}   {_when_and_size(os.path.join(name, ENV_FILENAME))}   {last}"
 
 
@@ -1837,20 +1905,15 @@ def _printable(text):
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
-def _inert_items(checkpoint):
-    """Return the items in the file *checkpoint*, built of plain data and stand-ins."""
-    content = _content(_path(checkpoint), checkpoint)
-    try:
-        _seal(content)  # raises if it is damaged
-        state = _InertReader(io.BytesIO(content), None, {}).load()._enostask.state
-        items = dict(state["data"])
-        directory = PurePath(os.path.realpath(os.path.dirname(checkpoint)))
-        if "resultdir" in items:
-            items["resultdir"] = _moved(items["resultdir"], state["env_name"], directory)
-        return items
-    except Exception as error:
-        why = f"{_where(checkpoint)} is no whole checkpoint: {_told(error)}; name another file"
-        raise EnosFilePathError(checkpoint, why) from error
+def _inert_items(file, directory):
+    """Return the items in *file*, a checkpoint in *directory*: plain data and stand-ins."""
+    _seal(file)  # raises if it is damaged
+    file.seek(0)
+    state = _InertReader(file, None, {}).load()._enostask.state
+    items = dict(state["data"])
+    if "resultdir" in items:
+        items["resultdir"] = _moved(items["resultdir"], state["env_name"], PurePath(directory))
+    return items
 
 
 class _InertReader(_LenientReader):
@@ -1875,7 +1938,7 @@ def _plain(name):
 
 
 # How to show what holds other values.
-_BRACKETS: dict = {list: "[]", tuple: "()", set: "{}", frozenset: "{}", dict: "{}"}
+_BRACKETS: dict = {list: "[]", tuple: "()", dict: "{}"}
 
 
 def _text(value, shown):
@@ -1894,12 +1957,10 @@ def _text(value, shown):
         yield "..."
     elif isinstance(value, _StandIn):
         shown.add(id(value))
-        maker = _full_name(_maker(value))
-        yield maker
-        contents = _contents(value)
-        if maker.endswith(".multiarray.scalar"):
-            contents = _number(*contents)
-        yield from _bracketed("()", contents, shown)
+        yield _full_name(_maker(value))
+        yield from _bracketed("()", _contents(value), shown)
+    elif kind in (set, frozenset) and value:  # in an order that each process shows
+        yield "{" + ", ".join(sorted("".join(_text(item, shown)) for item in value)) + "}"
     elif kind in _BRACKETS and value:
         shown.add(id(value))
         yield from _bracketed(_BRACKETS[kind], value, shown)
@@ -1924,6 +1985,8 @@ def _number(*contents):
 def _contents(stand_in):
     """Return what the object is built of: arguments, items and state."""
     recipe = stand_in._enostask
+    if _full_name(recipe.function).endswith(".multiarray.scalar"):
+        return _number(*recipe.args)
     contents = [*recipe.args, *recipe.items]
     if type(stand_in) is not _StandIn:
         del contents[0]  # its class

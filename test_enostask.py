@@ -375,6 +375,17 @@ class Failure(Exception):
     pass
 
 
+class Checked(Plain):  # uses its item when it is filled
+    def __setstate__(self, state):
+        self.item = state["item"]
+        bool(self.item)
+
+
+class Hashed(Plain):  # uses its item when it is hashed
+    def __hash__(self):
+        return bool(self.item)
+
+
 class Zone(datetime.tzinfo):
     def utcoffset(self, moment):
         return datetime.timedelta(hours=1)
@@ -443,6 +454,11 @@ def knot(item):
     return [tuple_in_itself(fill(item)), tuple_in_itself(one, Failure(one, item))]
 
 
+def hashed(item):
+    one = Hashed(item)
+    return {one: {one}, (1, one): frozenset([one])}
+
+
 def point(item):
     return Point(item, Label("label"))
 
@@ -456,7 +472,7 @@ def moment(item):
 
 
 OBJECTS = [Plain, Plain.Inner, Slotted, Stateful, Positional, keyword, Called, make, Assigned, Old]
-OBJECTS += [fill, Failure, Record, names, partial, bag, table, group, ring, knot]
+OBJECTS += [fill, Failure, Checked, hashed, Record, names, partial, bag, table, group, ring, knot]
 OBJECTS += [point, colour, moment]
 KEYS = [Record, Label, point, colour, moment]
 '''
@@ -966,6 +982,7 @@ class StandIns(Place):
 
     values = st.recursive(st.none() | st.integers() | st.text(), nested, max_leaves=6)
     everything = [make(0) for make in TESTBED.OBJECTS]
+    everything.append([make(TESTBED.Plain(0)) for make in LAPTOP.OBJECTS])
     everything.append([{make(0): [make(1)]} for make in TESTBED.KEYS])
 
     @given(values, st.sampled_from([None, types.ModuleType("testbed")]))
@@ -1223,14 +1240,6 @@ def broken(owner, name, error, times=999):
         yield
 
 
-def copy_of_the_module(name):
-    """Return the module as it is where it was copied, and is called *name*."""
-    spec = importlib.util.spec_from_file_location(name, MODULE)
-    copied = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(copied)
-    return copied
-
-
 def told(env, n=0, **options):
     """Say which environment a task got, and what else."""
     return f"{env.env_name.name} {n} {options}"
@@ -1270,18 +1279,14 @@ class PlaceWithXp(Place):
 
 class Names(PlaceWithXp):
     def test_errors_show_one_line_and_survive_pickling_with_their_attributes(self):
-        self.saved(host=TESTBED.Plain("m1"))
-        errors = [EnosFilePathError("a/b", "two\nlines"), EnosSaveError("a/env", ["x"])]
-        with testbed_is(None):
-            host = load()["host"]
-        for use in (self.env.pop, operator.attrgetter("item")):
-            try:
-                use(host)
-            except EnosError as error:
-                errors.append(error)
-        self.assertEqual(len(errors), 4)
-        for error in errors:
-            with self.refused(type(error)):
+        for error in (
+            EnosFilePathError("a/b", "two\nlines"),
+            EnosFilePathError("a/b"),
+            EnosKeyError("x"),
+            EnosMissingError("testbed.Plain"),
+            EnosSaveError("a/env", ["x"]),
+        ):
+            with self.refused(type(error), "."):
                 twin = pickle.loads(pickle.dumps(error))
                 self.assertEqual((str(twin), vars(twin)), (str(error), vars(error)))
                 raise twin
@@ -1302,14 +1307,10 @@ class Names(PlaceWithXp):
             self.assertEqual(show(self.env), show(same))
 
     def test_no_message_shows_a_stored_value(self):
-        other = copy_of_the_module("other").Environment("other")
-        for env in (self.env, other):
-            env["token"] = "s3cret"
-            for action in (enostask, functools.partial(operator.or_, {"n": 1}), Environment, load):
-                try:
-                    self.assertIn(type(action(env)), (dict, Environment))
-                except (TypeError, EnosFilePathError) as error:
-                    self.assertNotIn("s3cret", str(error))
+        self.env["token"] = "s3cret"
+        for action in (enostask, enostask(), functools.partial(operator.or_, {}), Environment):
+            with self.assertRaisesRegex((TypeError, EnosFilePathError), r"\A(?!.*s3cret)"):
+                action(self.env)
 
 
 class ANewEnvironment(Place):
@@ -1800,30 +1801,24 @@ class Loading(PlaceWithXp):
         self.assertNotIn("ln -sfn", str(refused.exception))
 
     def test_where_a_class_is_missing_all_else_loads_and_where_it_is_again_it_is_back(self):
-        self.saved(hosts=[TESTBED.Plain("m1"), TESTBED.Slotted("m2")], n=1)
+        self.saved(host=TESTBED.Plain("m1"), n=1)
         with testbed_is(None), self.warned(r"testbed\.Plain.*install"):
             env = self.saved(n=2)
-            env["gateway"] = env["hosts"][0]
+            env["gateway"] = env["host"]
             env.dump()
         again = load()
-        self.assertEqual([host.item for host in again["hosts"]], ["m1", "m2"])
-        self.assertIs(again["gateway"], again["hosts"][0])
-        self.assertEqual(again["n"], 2)
+        self.assertEqual((again["host"].item, again["n"]), ("m1", 2))
+        self.assertIs(again["gateway"], again["host"])
 
     def test_a_stand_in_can_be_shown_copied_and_moved_but_not_used(self):
-        def call(value):
-            return value()
-
         self.saved(host=TESTBED.Plain("m1"))
         with testbed_is(None):
-            host = load()["host"]
-            other = load()["host"]
+            host, other = load()["host"], load()["host"]
         item = operator.attrgetter("item")
-        for use in (call, iter, len, bool, item, operator.itemgetter(0)):
-            with self.subTest(use=use):
-                with self.refused(EnosMissingError, r"testbed\.Plain") as refused:
-                    use(host)
-                self.assertIsInstance(refused.exception, AttributeError)
+        for use in (operator.methodcaller("__call__"), iter, len, bool, item, operator.neg):
+            with self.refused(EnosMissingError, r"testbed\.Plain") as refused:
+                use(host)
+            self.assertIsInstance(refused.exception, AttributeError)
         self.assertEqual((host == host, host == other), (True, False))
         self.assertRegex(str([host, copy.deepcopy(host)]), "Plain.*'m1'.*Plain.*'m1'")
 
@@ -1850,16 +1845,12 @@ class Loading(PlaceWithXp):
             self.assertEqual(self.script(again), "hosts.Host()\n")
         self.assertIn("hosts.Host", str(load("own")["n"]))
 
-    def test_where_nobody_knows_which_value_is_to_blame_all_objects_are_stand_ins(self):
-        self.saved(hosts={TESTBED.Plain("m1")}, when=datetime.date(2026, 11, 22), n=[1])
-        with testbed_is(LAPTOP), mock.patch.object(LAPTOP.Plain, "__hash__", None):
-            with self.warned("Plain"):
-                env = load()
-            self.assertEqual((env["n"], len(env["hosts"])), ([1], 1))
-            self.saved(n=2)
-        with testbed_is(TESTBED):
-            self.assertEqual([type(host) for host in load()["hosts"]], [TESTBED.Plain])
-            self.assertEqual((load()["when"], load()["n"]), (datetime.date(2026, 11, 22), 2))
+    def test_an_object_that_cannot_be_filled_or_hashed_costs_none_of_its_class(self):
+        for kind in (LAPTOP.Checked, LAPTOP.Hashed):
+            self.saved(x=[{kind(item)} for item in (TESTBED.Plain(1), 2)])
+            with testbed_is(None), self.warned("laptop.*EnosMissingError"):
+                found = [type(item) is kind for item in itertools.chain(*load()["x"])]
+            self.assertEqual(found, [False, True])
 
     def test_one_value_that_cannot_be_rebuilt_costs_only_itself(self):
         self.saved(error=BenchError("m1", 3), n=1)
@@ -1956,26 +1947,17 @@ class NothingIsLost(PlaceWithXp):
         self.assertEqual(next(Varying.count), count + 1)
 
     def test_a_value_whose_pickle_varies_reverts_nothing_where_it_was_not_used(self):
-        self.saved(tensor=Varying())
-        mine = load()
-        self.saved(tensor="theirs")
-        mine["n"] = 1
-        with self.silent():
-            mine.dump()
-        self.holds(tensor="theirs", n=1)
-
-    def test_objects_that_know_each_other_in_sets_revert_nothing_where_they_were_looked_at(self):
         hosts = [TESTBED.Plain(set()) for _ in range(9)]
         for host in hosts:
             host.item.update(hosts)
-        self.saved(hosts=hosts)
+        self.saved(tensor=Varying(), hosts=hosts)
         mine = load()
-        self.assertEqual(len(mine["hosts"]), 9)
-        self.saved(hosts="theirs")
+        self.assertEqual(len(mine["hosts"]), 9)  # these were looked at
+        self.saved(tensor="theirs", hosts="theirs")
         mine["n"] = 1
         with self.silent():
             mine.dump()
-        self.holds(hosts="theirs", n=1)
+        self.holds(tensor="theirs", hosts="theirs", n=1)
 
     def test_sets_of_sets_are_saved_on_top_as_fast_as_other_values(self):
         self.script("""
@@ -2063,12 +2045,13 @@ class NothingIsLost(PlaceWithXp):
         hosts = ["m1"]
         self.saved(hosts=hosts, roles={"server": hosts})
         env = load()
-        env["roles"]["server"].append("m2")
         env["bad"] = leave_alone.__get__(threading.Lock())
-        with self.refused(EnosSaveError, "'bad'"):
-            env.dump()
+        for host in ("m2", "m3"):
+            env["roles"]["server"].append(host)
+            with self.refused(EnosSaveError, "'bad'"):
+                env.dump()
+            self.assertEqual(load()["hosts"][-1], host)
         again = load()
-        self.assertEqual(again["hosts"], ["m1", "m2"])
         self.assertIs(again["hosts"], again["roles"]["server"])
 
     def test_keys_that_hold_what_is_missing_are_found_again_on_top_of_another_save(self):
@@ -2532,6 +2515,7 @@ class Looking(PlaceWithXp):
                 "loop": loop,
                 "bytes": bytes(1234),
                 "when": {day: {TESTBED.Plain}},
+                "letters": set("edcba"),
                 "path": Path("a/b"),
                 "odd\x1b[31m": "\x07",
                 5: {1: None},
@@ -2547,6 +2531,7 @@ class Looking(PlaceWithXp):
             "1,?234 bytes",
             r"2026, 11, 22, 13, 55, 6",
             "a/b",
+            r"\{'a', 'b', 'c', 'd', 'e'\}",
             r"\\x1b\[31m.*\\x07",
         ):
             self.assertRegex(said, wanted)
