@@ -1056,7 +1056,7 @@ _PIECE = 1_000_000
 
 def _told_seal(file):
     """Return the length of the pickle in *file*, and the checksum that the end tells, or None."""
-    size = os.fstat(file.fileno()).st_size
+    size = _status(file).st_size
     file.seek(max(0, size - _SEAL_LENGTH))
     seal = _SEAL.fullmatch(file.read(_SEAL_LENGTH))
     if seal:
@@ -1128,6 +1128,11 @@ def _may_come_back(path):
     except OSError:
         return False
     return name in names or any(map(_is_temporary, names))
+
+
+def _status(file):
+    """Return the stat of *file*, which is open."""
+    return os.fstat(file.fileno())
 
 
 def _refuse_if_irregular(path):
@@ -1675,10 +1680,11 @@ def _replacing(path, like):
     the new one for good.
     """
     temporary = os.path.join(os.path.dirname(path), f".{ENV_FILENAME}.{os.urandom(8).hex()}.tmp")
-    model = os.stat(like) if os.path.exists(like) else None
+    model = _read(like, _status)
     mode = 0o666 if model is None else 0o600
     try:
-        with open(temporary, "xb", opener=functools.partial(os.open, mode=mode)) as file:
+        # Not "xb": NFS 3 would tell others a time long ago, and they would take it for a leftover.
+        with open(temporary, "wb", opener=functools.partial(os.open, mode=mode)) as file:
             if model is not None and hasattr(os, "fchown"):  # Windows has neither
                 _take_mode_and_owner(file.fileno(), model)
             yield file
