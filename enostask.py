@@ -890,7 +890,7 @@ def _told(error):
     if hasattr(error, "colno"):  # json
         return f"{kind}: {error.msg} in line {error.lineno}, column {error.colno}"
     said = " ".join(str(getattr(error, "strerror", None) or error).split())
-    if not isinstance(error, _DISCREET) and not _HARMLESS.match(said):
+    if not said or not (isinstance(error, _DISCREET) or _HARMLESS.match(said)):
         return kind
     return f"{kind}: {said[:300]}"
 
@@ -1500,7 +1500,6 @@ class _StandIn(metaclass=_MissingClass):
         return "".join(_text(self, set()))
 
 
-@functools.lru_cache(maxsize=None)
 def _missing_class(module, name):
     """Return the stand-in for the class or function of that *module* and *name*."""
     return _MissingClass("StandIn", (_StandIn,), {"__module__": module, "__qualname__": name})

@@ -461,7 +461,7 @@ def knot(item):
 
 def hashed(item):
     one = Hashed(item)
-    return {one: {one}, (1, one): frozenset([one])}
+    return [{one: 1}, {one: {one}, (1, one): frozenset([one])}]
 
 
 def point(item):
@@ -1281,7 +1281,7 @@ class Names(PlaceWithXp):
         for error in (
             EnosFilePathError("a/b", "two\nlines"),
             EnosFilePathError("a/b"),
-            EnosKeyError("x"),
+            EnosKeyError("x" * 999),
             EnosMissingError("testbed.Plain"),
             EnosSaveError("a/env", ["x"]),
         ):
@@ -1412,7 +1412,6 @@ class Tasks(PlaceWithXp):
             ((), {}, "xp 0 {}"),
             ((None, 3), {}, "xp 3 {}"),
             ((Path("other"),), {"n": 3}, "other 3 {}"),
-            ((load("other"),), {}, "other 0 {}"),
             ((), {"env": "other", "--env": None}, "other 0 {'--env': None}"),
             (("xp",), {"--env": "other"}, "other 0 {'--env': 'other'}"),
             ((), {"env_symlink": False}, "xp 0 {'env_symlink': False}"),
@@ -1528,7 +1527,7 @@ class Tasks(PlaceWithXp):
         ):
             with self.assertRaisesRegex(TypeError, name):
                 enostask()(function)
-        for arguments in (("xp1",), (None,), (1,), (True, "xp1"), (False, 0)):
+        for arguments in (("xp1",), (None,), (True, "xp1")):
             with self.assertRaisesRegex(TypeError, "True or False"):
                 enostask(*arguments)
 
@@ -1659,14 +1658,19 @@ class Signals(PlaceWithXp):
         self.assertEqual(Path("xp/env.log").read_text().count("\n"), 2)
 
     def test_a_forked_child_that_runs_no_task_dies_by_them_as_it_would_without(self):
+        get_or_create_env(True, "other")
         self.script("""
             @enostask()
             def task(env):
                 env["n"] = 1
                 child = os.fork()
                 if not child:
+                    enostask(lambda env: None)("other")
+                    Path("ready").touch()
                     time.sleep(9)
                     os._exit(9)
+                while not os.path.exists("ready"):
+                    time.sleep(0.01)
                 os.kill(child, signal.SIGTERM)
                 assert os.waitpid(child, 0)[1] == signal.SIGTERM
             task("xp")
@@ -1816,10 +1820,11 @@ class Loading(PlaceWithXp):
 
     def test_an_object_that_cannot_be_filled_or_hashed_costs_none_of_its_class(self):
         for kind in (LAPTOP.Checked, LAPTOP.Hashed):
-            self.saved(x=[{kind(item)} for item in (TESTBED.Plain(1), 2)])
+            self.saved(x=[{kind(item): kind(2)} for item in (TESTBED.Plain(1), 2)])
             with testbed_is(None), self.warned("laptop.*EnosMissingError"):
-                found = [type(item) is kind for item in itertools.chain(*load()["x"])]
-            self.assertEqual(found, [False, True])
+                one, other = load()["x"]
+            found = [type(item) is kind for item in itertools.chain(*one.items(), *other.items())]
+            self.assertEqual(found, [False, True, True, True])
 
     def test_one_value_that_cannot_be_rebuilt_costs_only_itself(self):
         self.saved(error=BenchError("m1", 3))
@@ -2071,9 +2076,6 @@ class NothingIsLost(PlaceWithXp):
             OutOfMemory.armed = when
             self.assertRaises(MemoryError, mine.dump)
         self.assertEqual((Path("xp/env").read_bytes(), backups("xp")), (before, []))
-        OutOfMemory.armed = ""
-        mine.dump()
-        self.assertEqual((load()["n"], load()["m"]), (2, 1))
 
     def test_one_that_is_gone_is_made_again_by_a_dump_with_a_warning(self):
         shutil.rmtree("xp")
@@ -2231,7 +2233,10 @@ class NetworkHomes(PlaceWithXp):
         self.assertEqual(items("xp", left), {"n": 1})
 
     def test_a_checkpoint_that_is_absent_or_stale_for_a_moment_is_looked_for_again(self):
-        for error in (FileNotFoundError(2, "gone"), OSError(errno.ESTALE, "stale")):
+        for error, wanted in (
+            (FileNotFoundError(2, "gone"), "no env in"),
+            (OSError(errno.ESTALE, "stale"), "stale"),
+        ):
             env = load()
             self.saved(theirs=1)
             with broken(builtins, "open", error, 2):
@@ -2240,6 +2245,8 @@ class NetworkHomes(PlaceWithXp):
             with broken(builtins, "open", error, 2):
                 env.dump()
             self.holds(n=1, theirs=1)
+            with broken(builtins, "open", error), self.refused(EnosFilePathError, wanted):
+                load()
 
     @needs_posix
     def test_whatever_a_system_says_that_cannot_lock_or_sync_the_save_goes_on(self):
@@ -2288,13 +2295,9 @@ class NetworkHomes(PlaceWithXp):
         self.assertIn(51, control.call_args[0])
 
     def test_a_failed_save_says_which_environment_was_not_saved_and_why(self):
-        before = sorted(os.walk("."))
         with broken(os, "replace", OSError(errno.ENOSPC, "No space left on device")):
-            with self.assertRaisesRegex(OSError, "No space left on device.*xp"):
+            with self.assertRaisesRegex(OSError, "No space left on device.*save again.*xp"):
                 self.saved(n=1)
-            with self.assertRaisesRegex(OSError, "No space left on device.*other"):
-                get_or_create_env(True, "other")
-        self.assertEqual(sorted(os.walk(".")), before)
 
     @needs_posix
     def test_a_host_name_that_is_no_text_keeps_no_task_from_running(self):
@@ -2307,12 +2310,11 @@ class NetworkHomes(PlaceWithXp):
 
 class ConfigFile(PlaceWithXp):
     def test_it_updates_config_from_json_by_suffix_or_by_config_type(self):
-        self.env["config"] = {"kept": 1}
         for name, kind in (("c.json", "yaml"), (self.root / "c.conf", "json")):
-            Path(name).write_text(f'{{"kind": "{kind}"}}')
-            self.env.update(config_file=name, config_type=kind)
+            Path(name).write_text('{"n": 1}')
+            self.env.update(config_file=name, config_type=kind, config={"kept": 1})
             self.env.reload_config()
-            self.assertEqual(self.env["config"], {"kept": 1, "kind": kind})
+            self.assertEqual(self.env["config"], {"kept": 1, "n": 1})
 
     def test_it_is_read_before_each_task_and_is_no_change_if_it_says_nothing_new(self):
         self.saved(config_file="c.json")
