@@ -1122,9 +1122,9 @@ def _read(path, use):
 
 def _may_come_back(path):
     """Tell whether the file *path*, which is not there, is being replaced."""
-    directory, name = os.path.split(path)
+    directory, name = os.path.split(os.path.abspath(path))
     try:
-        names = os.listdir(directory or os.curdir)  # which makes NFS look afresh
+        names = os.listdir(directory)  # which makes NFS look afresh
     except OSError:
         return False
     return name in names or any(map(_is_temporary, names))
@@ -1932,7 +1932,7 @@ class _InertReader(_LenientReader):
             return self.find_class
         if module == "datetime" and name in ("date", "datetime", "time", "timedelta", "timezone"):
             return getattr(datetime, name)
-        if module in ("pathlib", "pathlib._local") and name.endswith("Path"):
+        if module in ("pathlib", "pathlib._local"):
             return PurePath
         return _missing_class(module, name)
 
