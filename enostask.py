@@ -17,7 +17,8 @@ runs and saved after it, however the task ends.  Leave Python, mend a step, reru
     def measure(env, load=10):
         env["latency"] = {machine: 1.5 * load for machine in env["machines"]}
 
-    {"up": up, "measure": measure}[sys.argv[1]]()
+    if __name__ == "__main__":
+        {"up": up, "measure": measure}[sys.argv[1]]()
 
 What ``python experiment.py up`` leaves in the working directory::
 
@@ -25,7 +26,7 @@ What ``python experiment.py up`` leaves in the working directory::
     enos_2026-11-22_13-55-46/
         env                                 the checkpoint: a pickle of the Environment, a checksum
         .env.lock                           held only while saving, never removed
-        env.bak1, env.bak2 ...              checkpoints that would have been dropped whole
+        env.bak1, env.bak2 ...              checkpoints that `new` dropped, or that did not load
         env.log                             which tasks ran, and how they ended; one without an end
                                             was killed, or still runs
 
@@ -48,8 +49,8 @@ How a load works.  An object whose class is missing here, or which cannot be reb
 
 Traps: loading a checkpoint runs code, so load only what you trust; ``python -m enostask PATH``
 shows one and runs nothing.  A task that is killed outright leaves what it last saved: call
-``env.dump()`` where it matters.  An Environment belongs to one thread at a time: hand others
-its path.
+``env.dump()`` where it matters.  Ctrl-C during a save ends it.  An Environment belongs to one
+thread at a time, and a copy of it that is saved puts old values back: hand others its path.
 """
 
 import contextlib
@@ -152,7 +153,7 @@ class _Run:
         self.task = task
         self.args = args
         self.kwargs = kwargs
-        # Is the function running, so that a signal may end it?  Not while the task loads and saves.
+        # Is the function running, so that a signal may end the task?  Not while it saves.
         self.in_task = False
         # The name of the signal that ended it.
         self.signal = None
@@ -166,7 +167,7 @@ class _Run:
         if by_position:
             specifier = self.args[self.task.position]
         specifier = self.kwargs.get("--env") or specifier
-        if self.task.new:
+        if self.task.new:  # the others make nothing that a failing call would leave behind
             self.put(None, by_position)
             self.task.refuse_unless_they_fit(self.args, self.kwargs)
         symlink = self.task.symlink is not False and self.kwargs.get("env_symlink") is not False
@@ -204,7 +205,7 @@ class _Run:
         try:
             self.env._save_after_task()
         except BaseException as loss:
-            succeeded = failure is None and not _remembered
+            succeeded = failure is None and not _remembered  # a signal will end it
             if succeeded or not isinstance(loss, Exception):
                 failure = type(loss).__name__
                 raise
@@ -284,7 +285,7 @@ class _Declaration:
         env = parameters.get("env")
         # An object that takes any keyword is most likely a command of click, and fails at the call.
         of_class = isinstance(self.inner, (staticmethod, classmethod))
-        if of_class or (env is None and not _is_plain(self.inner)):
+        if of_class or (env is None and not inspect.isroutine(self.inner)):
             raise TypeError
         if env and env.kind is env.POSITIONAL_OR_KEYWORD:
             self.position = list(parameters).index("env")
@@ -297,13 +298,6 @@ class _Declaration:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}(): {error}") from None
-
-
-def _is_plain(function):
-    """Tell whether ``def`` or ``class`` has made *function*; other objects can be called, too."""
-    import inspect
-
-    return inspect.isroutine(function) or inspect.isclass(function)
 
 
 def _without_wrapper(function):
@@ -322,7 +316,7 @@ def _task(function, new, symlink):
 
     declared = _Declaration(function, new, symlink)
     body = declared.inner
-    if not _is_plain(body):
+    if not inspect.isroutine(body):
         body = body.__call__
     if inspect.isasyncgenfunction(body):
         why = "cannot be a task: it is an async generator; make it a coroutine or a generator"
@@ -377,7 +371,8 @@ def _generator_task(declared):
 
 # The runs of tasks in the main thread; weak, as Ctrl-C may keep one from being taken out.
 _running: WeakSet = WeakSet()
-# For each thread that saves, what it has to close in the end.
+# For each thread that saves, what closes its lock: it cannot begin another save, and signals wait.
+# Weak, as an interrupt may keep one from being taken out.
 _saving: WeakValueDictionary = WeakValueDictionary()
 # The signals that came while they could not end a task.
 _remembered: list = []
@@ -412,7 +407,8 @@ def _handle(number, frame):
     elif get_ident() in _saving or not all(run.in_task for run in _running):
         _remembered.append(number)
     elif str(frame.f_globals.get("__name__")).startswith("asyncio."):
-        # If it is about to wake a coroutine up, SystemExit would keep it from that: wait a moment.
+        # asyncio may be about to wake a coroutine up, which SystemExit would prevent: send the
+        # signal again in a moment.
         import threading
 
         threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
@@ -483,10 +479,10 @@ class Environment(UserDict):
     # For each used key the digest of what it held before its first use, or at the last save.  A key
     # that is in neither is new.
     _before: dict
-    # Length and checksum of the checkpoint that was last loaded or saved here, or None.
+    # The seal, length and checksum, of the checkpoint that was last loaded or saved here, if memory
+    # holds all that is in it; _UNKNOWN after a save on top of what others saved; None if there is
+    # no such checkpoint.
     _seen: object
-    # Did memory hold all that was in that one?  Not after a save on top of what others saved.
-    _complete: bool
 
     def __new__(cls, *_, **__):
         """Make one that holds nothing and knows no earlier state, also for pickle and copy."""
@@ -495,7 +491,6 @@ class Environment(UserDict):
         env._unused = set()
         env._before = {}
         env._seen = None
-        env._complete = False
         return env
 
     def __init__(self, env_name):
@@ -566,7 +561,7 @@ class Environment(UserDict):
     def __getstate__(self):
         """Return what is pickled and copied: as EnOSlib does it, items and other attributes."""
         state = {**vars(self), "data": {**self._items}}
-        for name in ("_items", "_unused", "_before", "_seen", "_complete"):
+        for name in ("_items", "_unused", "_before", "_seen"):
             del state[name]
         return state
 
@@ -644,13 +639,12 @@ class Environment(UserDict):
                 on_disk = _seal_on_disk(checkpoint)
                 if on_disk is None and self._seen is not None:
                     _logger().warning("%s is gone: making it again", checkpoint)
-                alone = on_disk is None or (self._complete and on_disk == self._seen)
+                alone = on_disk in (None, self._seen)
                 with _replacing(checkpoint, like=checkpoint) as file:
                     seal = self._put_in(file, checkpoint, changed, refused, alone)
                     # If this is interrupted, nobody knows which of the two files is there.
                     self._before.update(dict.fromkeys(changed, _UNKNOWN))
-                self._seen = seal
-                self._complete = alone
+                self._seen = seal if alone else _UNKNOWN
                 self._before.update((key, changed[key]) for key in changed if key not in refused)
         if refused:
             raise _save_error(checkpoint, refused) from next(iter(refused.values()))
@@ -658,14 +652,15 @@ class Environment(UserDict):
     def _put_in(self, file, checkpoint, changed, refused, alone):
         """Put into *file* what is to be saved, add to *refused*, and return the seal.
 
-        Is this one *alone*, with all in memory that others may have saved?
+        If it is *alone*, nobody else has saved, and memory may replace what is on disk.
         """
         put = changed
         if alone:
             seal = self._pickle_into(file)[0]
             if seal is not None:
                 return seal
-            # Perhaps because of an object that several keys share.
+            # A refused key must stay as it is on disk, so all others are put on top of that.  An
+            # unused key fails, too, if it shares an object with one that does.
             refused.update(_digests(self._items, self._unused)[1])
             put = {key: None for key in self._items if key not in refused}
             put.update(changed)
@@ -733,9 +728,10 @@ class Environment(UserDict):
                 items[there] = self._items[key]
 
     def _pickle_what_can_be(self, file, saved):
-        """Pickle this throw-away environment into *file*, what fails as it was *saved*, or not.
+        """Pickle this one, what is on disk with changes on top, into *file*.
 
-        Return its seal, and {key: error} of what failed.
+        A value that cannot be pickled gives way to what was *saved* under its key, or goes.  Return
+        the seal, and {key: error} of what failed.
         """
         left_out: dict = {}
         for _ in range(9):  # what another thread changes may fail in one try only
@@ -745,7 +741,7 @@ class Environment(UserDict):
             for key, refusal in _digests(self._items, list(self._items))[1].items():
                 left_out[key] = refusal
                 mine = self._items.pop(key)
-                if key in saved and saved[key] is not mine:
+                if key in saved and saved[key] is not mine:  # else the saved one itself fails
                     self._items[key] = saved[key]
         raise error
 
@@ -758,8 +754,8 @@ class Environment(UserDict):
                 if old is not None and old._items != self._items:
                     self._keep_aside(checkpoint, "a new environment takes its place")
                 with _replacing(checkpoint, like=checkpoint) as file:
-                    self._seen, _ = self._pickle_into(file)
-                self._complete = True
+                    seal, _ = self._pickle_into(file)
+                self._seen = seal
         except BaseException:
             _remove_if_nothing_was_saved(self.env_name)
             raise
@@ -1054,8 +1050,8 @@ _SEAL_LENGTH = len(_MARK) + 8
 _PIECE = 1_000_000
 
 
-def _told_seal(file):
-    """Return the length of the pickle in *file*, and the checksum that the end tells, or None."""
+def _written_seal(file):
+    """Return the length of the pickle in *file*, and the checksum behind it, or None."""
     size = _status(file).st_size
     file.seek(max(0, size - _SEAL_LENGTH))
     seal = _SEAL.fullmatch(file.read(_SEAL_LENGTH))
@@ -1066,22 +1062,22 @@ def _told_seal(file):
 
 def _seal(file):
     """Return length and checksum of the pickle in *file*; raise UnpicklingError if damaged."""
-    length, told = _told_seal(file)
+    length, written = _written_seal(file)
     checksum = 0
     file.seek(0)
     for start in range(0, length, _PIECE):
         checksum = crc32(file.read(min(length - start, _PIECE)), checksum)
-    if told not in (None, checksum):
+    if written not in (None, checksum):
         raise pickle.UnpicklingError("it is damaged, as its checksum shows")
     return length, checksum
 
 
 def _seal_on_disk(checkpoint):
     """Return the seal of the file *checkpoint*, or None; read no more than it takes."""
-    told = _read(checkpoint, _told_seal)
-    if told and told[1] is None:
+    seal = _read(checkpoint, _written_seal)
+    if seal and seal[1] is None:
         return _read(checkpoint, _seal)
-    return told
+    return seal
 
 
 def _read_checkpoint(path, given, use):
@@ -1160,7 +1156,6 @@ def _loaded(file, directory, cls):
     env._unused.update(env._items)
     env._before = {}
     env._seen = seal
-    env._complete = True
     return env, missing
 
 
@@ -1221,7 +1216,7 @@ class _Names:
         """Return the class or function of that *module* and *name*."""
         if self.home is None:
             self.home = module if name == "Environment" else __name__
-        if name == "_named":
+        if name == "_named":  # of any copy of this module
             return self.find_class
         if module == self.home and name == "Environment":
             return self.cls
@@ -1266,10 +1261,11 @@ class _LenientReader(_Names, pickle._Unpickler):
     def __init__(self, file, cls, unfit):
         super().__init__(file)
         self.cls = cls
-        # For each object that cannot be filled or be a key, by its number: why.  It becomes a
-        # stand-in when all is read once more.
+        # Which objects cannot be filled or be a key, by their numbers, and why.  When all is read
+        # once more, these become stand-ins.
         self.unfit = unfit
-        # All objects in the order in which they are made, and the number of each, by its id.
+        # All objects in the order in which they are made, and by their ids, their numbers in it.
+        # That order is the pickle's, so the numbers are the same each time.
         self.made = []
         self.numbers = {}
         # Why there are stand-ins: {reason: names}.
@@ -1314,7 +1310,7 @@ class _LenientReader(_Names, pickle._Unpickler):
             if number in self.unfit:
                 raise self.unfit[number]
             made = function(*args)
-            if isinstance(made, _StandIn) and not vars(made):  # by copyreg._reconstructor
+            if isinstance(made, _StandIn) and not vars(made):  # made by object.__new__
                 raise EnosMissingError
         except MemoryError:
             raise
@@ -1343,7 +1339,10 @@ class _LenientReader(_Names, pickle._Unpickler):
         return stand_in
 
     def load_pop(self):
-        """Drop what a function returns that has given an object its state, as pickle does."""
+        """Drop what a function returns that has given an object its state, as pickle does.
+
+        Pickle has stored that as: the object, the function, (the object, its state), call, pop.
+        """
         below, dropped = (None, None, *self.stack)[-2:]
         if type(dropped) is _StandIn and all(dropped is not other for other in self.memo.values()):
             target, *state = dropped._enostask.args or [None]
@@ -1359,7 +1358,7 @@ class _LenientReader(_Names, pickle._Unpickler):
     def fill(self, load, stack, place, items):
         """Let pickle's *load* put *items* into the object in that *place* of *stack*."""
         target = stack[place]
-        if isinstance(target, (type, PurePath)):  # no sound pickle does that
+        if isinstance(target, (type, PurePath)):  # only a hostile pickle does that
             raise pickle.UnpicklingError("it fills a class or a path")
         if isinstance(target, _StandIn):
             stack[place] = target._enostask  # the recipe is filled as the object would be
@@ -1372,14 +1371,14 @@ class _LenientReader(_Names, pickle._Unpickler):
         self.stack[-1] = target
 
     def hashable(self, key):
-        """Return *key*, or None in its place if it cannot be hashed, as then all is read again."""
+        """Return *key*, or if it cannot be hashed, None: then all will be read once more."""
         try:
             hash(key)
             return key
         except Exception as error:
             if type(key) is not tuple:
                 self.refuse([key], error)
-            elif all(self.hashable(part) is part for part in key):
+            elif all(self.hashable(part) is part for part in key):  # so no part is to blame
                 raise
             return None
 
@@ -1403,7 +1402,7 @@ def _let_fill(opcode, place):
     load = _STEPS[opcode[0]]
 
     def load_and_watch(reader):
-        if place is None:  # the items are above a mark, and it is on top of the stack below
+        if place is None:  # a mark lies between the target, on top of the stack below, and items
             reader.fill(load, reader.metastack[-1], -1, list(reader.stack))
         else:
             reader.fill(load, reader.stack, place, reader.stack[place + 1 :])
@@ -1566,7 +1565,6 @@ def _digests(items, keys):
     refused = {}
     for key in keys:
         try:
-            pickle.dumps(key, 5)
             digests[key] = _digest(items, key)
         except MemoryError:  # which says nothing of the value
             raise
@@ -1576,15 +1574,16 @@ def _digests(items, keys):
 
 
 def _digest(items, key):
-    """Return the digest of *key*: of the value alone, as the caller's key is another object."""
+    """Return the digest of what *key* holds; raise what pickling this or the key raises."""
     if key not in items:
         return _ABSENT
+    pickle.dumps(key, 5)  # alone: together, an equal key that is another object would differ
     with _collector_paused():
         return hash(pickle.dumps(items[key], 5))
 
 
 def _by_pickle(keys):
-    """Return *keys* by their pickles, as a key may equal none that was loaded once more."""
+    """Return *keys* by their pickles: an object that is a key may not equal itself loaded again."""
     alike = {}
     for key in keys:
         with contextlib.suppress(Exception):
@@ -1601,7 +1600,7 @@ def _locked(checkpoint):
     directory = os.path.dirname(checkpoint)
     closing = contextlib.ExitStack()
     try:
-        # A signal handler would wait for what it has interrupted.
+        # A signal handler that saves in the midst of a save would wait for itself.
         if get_ident() in _saving:
             raise OSError(errno.EDEADLK, "this thread is in the midst of a save")
         _saving[get_ident()] = closing
@@ -1966,7 +1965,7 @@ def _text(value, shown):
         yield from _bracketed("()", _contents(value), shown)
     elif kind in (set, frozenset) and value:  # in an order that each process shows
         yield "{" + ", ".join(sorted("".join(_text(item, shown)) for item in value)) + "}"
-    elif kind in _BRACKETS and value:
+    elif kind in _BRACKETS:
         shown.add(id(value))
         yield from _bracketed(_BRACKETS[kind], value, shown)
         shown.discard(id(value))
