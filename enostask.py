@@ -754,7 +754,9 @@ class Environment(UserDict):
                 if old is not None and old._items != self._items:
                     self._keep_aside(checkpoint, "a new environment takes its place")
                 with _replacing(checkpoint, like=checkpoint) as file:
-                    seal, _ = self._pickle_into(file)
+                    seal, error = self._pickle_into(file)
+                    if error:
+                        raise error
                 self._seen = seal
         except BaseException:
             _remove_if_nothing_was_saved(self.env_name)
