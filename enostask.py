@@ -284,8 +284,7 @@ class _Declaration:
             parameters = inspect.signature(_without_wrapper(self.function)).parameters
         env = parameters.get("env")
         # An object that takes any keyword is most likely a command of click, and fails at the call.
-        of_class = isinstance(self.inner, (staticmethod, classmethod))
-        if of_class or (env is None and not inspect.isroutine(self.inner)):
+        if env is None and not inspect.isroutine(self.inner):
             raise TypeError
         if env and env.kind is env.POSITIONAL_OR_KEYWORD:
             self.position = list(parameters).index("env")
