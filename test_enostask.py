@@ -1875,8 +1875,7 @@ class Loading(PlaceWithXp):
         Path("xp/env").write_bytes(self.env.dumps())
         os.rename("xp", "moved")
         env = load("moved")
-        where = self.root / "moved"
-        self.assertEqual((env["resultdir"], env.env_name), (where, where))
+        self.assertEqual({env["resultdir"], env.env_name}, {self.root / "moved"})
         env["x"].append(2)
         env.dump()
         self.assertEqual(load("moved")["y"], [1, 2])
