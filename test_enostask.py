@@ -573,7 +573,7 @@ class Experiments(Machine):
     """A working directory where tasks run and fail and things are moved about, against dicts."""
 
     names = st.sampled_from(["a", "b", "deep/er"])
-    targets = st.sampled_from([None, "a", "a", "b", "deep/er"])  # None is `current`
+    targets = st.sampled_from([None, "a", "b", "deep/er"])  # None is `current`
     spellings = st.sampled_from([str, Path, os.path.abspath])
     plain = [0, 1, [], [0], {1, 2}, {"a": [1]}]
     values = st.sampled_from([*plain, "deleted", "more"])  # as `alter` takes them
@@ -852,12 +852,12 @@ def by_or(env, key, value):
 class Interleavings(Machine):
     """Two environments loaded from one checkpoint save in any order, each on top of the other."""
 
-    values = st.sampled_from([0, 1, [], [0], {"a"}, Varying(), REFUSED])
+    values = st.sampled_from([0, [], [0], {"a"}, Varying(), REFUSED])
     looks = st.sampled_from([by_get, by_get, by_values, by_items, by_data])
     ways = [by_item, through_data]
     if hasattr(UserDict, "__or__"):  # from 3.9 on
         ways.append(by_or)
-    replacing = [REPLACE, REPLACE, fails, replaces_and_fails, replaces_and_is_interrupted]
+    replacing = [REPLACE, fails, replaces_and_fails, replaces_and_is_interrupted]
 
     def __init__(self):
         super().__init__()
@@ -1376,7 +1376,7 @@ class Current(PlaceWithXp):
     def test_a_real_file_or_directory_of_that_name_is_never_touched(self):
         os.unlink("current")
         os.mkdir("current")
-        for name in ("other", None, "current"):
+        for name in ("other", None):
             with self.refused(EnosFilePathError, "current.*symlink=False"):
                 get_or_create_env(True, name)
         self.assertEqual(sorted(os.listdir()), ["current", "xp"])
@@ -1748,8 +1748,13 @@ class Loading(PlaceWithXp):
 
     def test_a_missing_one_is_one_traceback_without_advice_that_does_not_apply(self):
         os.mkdir("results")
-        for specifier in ("nix", "results", "xp/env"):
-            with self.refused(EnosFilePathError, rf"\A(?!.*bak).*{specifier}") as refused:
+        for specifier, wanted in (
+            ("nix", "nix' is absent; name another"),
+            ("results", "no env in .*results"),
+            (".", "no env in .*such as xp"),
+            ("xp/env", "xp/env' is a file"),
+        ):
+            with self.refused(EnosFilePathError, rf"\A(?!.*bak).*{wanted}") as refused:
                 load(specifier)
             self.assertIsNone(refused.exception.__context__)
 
@@ -2059,8 +2064,7 @@ class NothingIsLost(PlaceWithXp):
 
     def test_new_keeps_work_as_the_next_backup_which_is_one_more_than_the_highest(self):
         self.saved(x=1)
-        for name in ("env.bak9", "env.bakery"):
-            Path("xp", name).touch()
+        Path("xp/env.bak9").touch()
         with self.warned("env.bak10"):
             get_or_create_env(True, "xp")
         self.assertEqual((items("xp"), items("xp", "env.bak10")), ({}, {"x": 1}))
