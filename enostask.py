@@ -215,12 +215,12 @@ class _Run:
         finally:
             if _remembered and self in _running:  # a signal that came during the save
                 failure = signal.Signals(_remembered[-1]).name
-            took = f"{time.monotonic() - self.start:.1f} s"
-            if failure is None:
-                self.record("finished", f"finished in {took}", took)
-            else:
-                self.record("failed", f"failed after {took}", f"{took}, {failure}")
-            _running.discard(self)
+            try:
+                self.record_end(failure)
+            finally:
+                _running.discard(self)
+                if not _running:
+                    _act_by_default()
             _end_if_signalled()
 
     def failure(self, error):
@@ -231,6 +231,14 @@ class _Run:
         if error is None or isinstance(error, GeneratorExit) or succeeded:
             return None
         return type(error).__name__
+
+    def record_end(self, failure):
+        """Note that the task has ended, by what is called *failure*, or well if that is None."""
+        took = f"{time.monotonic() - self.start:.1f} s"
+        if failure is None:
+            self.record("finished", f"finished in {took}", took)
+        else:
+            self.record("failed", f"failed after {took}", f"{took}, {failure}")
 
     def record(self, event, message, details):
         """Log *message* about the task, and append *event* to ``env.log``, which people read."""
@@ -375,8 +383,8 @@ _running: WeakSet = WeakSet()
 _saving: WeakValueDictionary = WeakValueDictionary()
 # The signals that came while they could not end a task.
 _remembered: list = []
-# For each thread that forks, the signals that it had blocked before.
-_masks: dict = {}
+# Holds something while this process forks: what a signal raises then would be lost.
+_forking: list = []
 _SIGNALS = [signal.SIGTERM]
 if hasattr(signal, "SIGHUP"):  # not on Windows
     _SIGNALS.append(signal.SIGHUP)
@@ -391,6 +399,8 @@ def _in_main_thread():
 
 def _let_signals_end(run):
     """Have signals end *run*, if their action is the default, and this is the main thread."""
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        _hold_signals_in_forks()
     if _in_main_thread():
         for number in _SIGNALS:
             if signal.getsignal(number) is signal.SIG_DFL:
@@ -405,14 +415,19 @@ def _handle(number, frame):
         os.kill(os.getpid(), number)
     elif get_ident() in _saving or not all(run.in_task for run in _running):
         _remembered.append(number)
-    elif str(frame.f_globals.get("__name__")).startswith("asyncio."):
-        # asyncio may be about to wake a coroutine up, which SystemExit would prevent: send the
-        # signal again in a moment.
+    elif _forking or _is_waking_coroutines(frame):
         import threading
 
-        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()  # send it again
     else:
         _end_tasks(number)
+
+
+def _is_waking_coroutines(frame):
+    """Tell whether asyncio is at work in *frame*: SystemExit might keep it from waking one up."""
+    module = str(frame.f_globals.get("__name__"))
+    # In asyncio.runners, uvloop may wait for long.
+    return module.startswith("asyncio.") and module != "asyncio.runners"
 
 
 def _end_tasks(number):
@@ -430,35 +445,48 @@ def _end_if_signalled():
         _end_tasks(number)
 
 
-def _hold_signals():
-    """Before a fork: let signals wait, so that the child gets those that are meant for it."""
-    _masks[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-
-
-def _let_signals_come():
-    """After a fork: let signals come as before."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.pop(get_ident()))
+def _act_by_default():
+    """Let signals do again what they do by default."""
+    for number in _SIGNALS:
+        if signal.getsignal(number) is _handle:
+            with contextlib.suppress(ValueError):  # not in the main thread
+                signal.signal(number, signal.SIG_DFL)
 
 
 def _forget_tasks():
-    """In a forked child, where no task runs: let signals do again what they do by default."""
-    for state in (_running, _saving, _remembered):
+    """In a forked child, where no task runs: let signals do what they do by default."""
+    for state in (_running, _saving, _remembered, _forking):
         state.clear()
-    for number in _SIGNALS:
-        if signal.getsignal(number) is _handle:
-            signal.signal(number, signal.SIG_DFL)
-    _let_signals_come()
+    _act_by_default()
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_come)
-    os.register_at_fork(after_in_child=_forget_tasks)
+@functools.lru_cache(maxsize=None)  # once, as hooks cannot be taken away
+def _hold_signals_in_forks():
+    """Let signals wait during each fork, so that the child gets those that are meant for it.
+
+    The hooks in the parent are no Python code: Ctrl-C in that could make the signals wait for good.
+    """
+    mask = importlib.import_module("_signal").pthread_sigmask
+    let_come = functools.partial(mask, signal.SIG_UNBLOCK, _SIGNALS)
+    os.register_at_fork(
+        before=functools.partial(mask, signal.SIG_BLOCK, _SIGNALS),
+        after_in_parent=let_come,
+        after_in_child=_forget_tasks,
+    )
+    # Those before a fork run in reverse order, so this comes first.
+    os.register_at_fork(
+        before=functools.partial(_forking.append, True),
+        after_in_parent=_forking.clear,
+        after_in_child=let_come,
+    )
 
 
 # ---- Environments
 
 # Stands for the digest of a key that is not there.
 _ABSENT = "absent"
+# Stands for the digest of a key that was not used, and so cannot have changed.
+_UNUSED = "unused"
 # Stands for the digest of a key of which nobody knows what is on disk: it differs from any other.
 _UNKNOWN = object()
 

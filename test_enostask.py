@@ -1632,6 +1632,18 @@ class Signals(PlaceWithXp):
         self.assertEqual(items("outer"), {"n": 2})
         self.assertRegex(Path("outer/env.log").read_text(), r" failed .*, SIGTERM\n\Z")
 
+    def test_one_that_comes_while_the_process_forks_is_not_lost(self):
+        self.ended("""
+            os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGTERM))
+            @enostask()
+            def task(env):
+                env["n"] = 1
+                if not os.fork():
+                    os._exit(0)
+                time.sleep(60)
+            task("xp")
+        """)
+
     def test_a_pool_at_work_neither_hangs_nor_saves(self):
         self.ended("""
             import multiprocessing
@@ -1701,6 +1713,7 @@ class Signals(PlaceWithXp):
                 thread.start()
                 thread.join()
             task("xp")
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)
         """
