@@ -816,7 +816,7 @@ class Environment(UserDict):
                 read = _parsed(file.read(), kind)
             config = self.get("config") or {}
             updated = {**config, **read}
-            if updated != config:
+            if repr(updated) != repr(config):  # 1, 1.0 and True are equal, but not the same
                 self["config"] = updated
         except FileNotFoundError:
             what = "The config file %s is missing: keeping the config as it was stored"
@@ -911,7 +911,8 @@ def _told(error):
     kind = type(error).__name__
     place = getattr(error, "problem_mark", None)
     if place:  # PyYAML
-        return f"{kind}: {error.problem} in line {place.line + 1}, column {place.column + 1}"
+        problem = re.sub("'[^'<]{3,}'", "...", error.problem)  # which quotes
+        return f"{kind}: {problem} in line {place.line + 1}, column {place.column + 1}"
     if hasattr(error, "colno"):  # json
         return f"{kind}: {error.msg} in line {error.lineno}, column {error.colno}"
     said = " ".join(str(getattr(error, "strerror", None) or error).split())

@@ -2328,7 +2328,7 @@ class ConfigFile(PlaceWithXp):
 
     def test_it_is_read_before_each_task_and_is_no_change_if_it_says_nothing_new(self):
         self.saved(config_file="c.json")
-        for number in (1, 2, 2):
+        for number in (1, 2, 2.0, 2.0):
             Path("c.json").write_text(f'{{"n": {number}}}')
             before = os.stat("xp/env").st_ino
             change("xp")
@@ -2371,10 +2371,11 @@ class ConfigFile(PlaceWithXp):
 
     @unittest.skipUnless(importlib.util.find_spec("yaml"), "needs PyYAML")
     def test_bad_yaml_names_the_position_and_not_the_lines(self):
-        Path("c.yaml").write_text("a: 1\nb: [2\nsecret: }\n")
         self.env["config_file"] = "c.yaml"
-        with self.refused(EnosFilePathError, r"\A(?!.*secret).*c.yaml.* line 3, column 7"):
-            self.env.reload_config()
+        for content in ("a: 1\nb: [2\nsecret: }\n", "a: 1\nb: 2\nc: 3*4\nd:\n  - !secret"):
+            Path("c.yaml").write_text(content)
+            with self.refused(EnosFilePathError, r"\A(?!.*secret).*c.yaml.* line [35], column \d"):
+                self.env.reload_config()
 
 
 class TheRecord(PlaceWithXp):
