@@ -151,7 +151,7 @@ class _Run:
 
     def __init__(self, task, args, kwargs):
         self.task = task
-        self.args = args
+        self.args = list(args)
         self.kwargs = kwargs
         # Is the function running, so that a signal may end the task?  Not while it saves.
         self.in_task = False
@@ -184,10 +184,9 @@ class _Run:
     def put(self, env, by_position):
         """Make *env* an argument of the call: where it was given by position, else by keyword."""
         if by_position:
-            position = self.task.position
-            self.args = (*self.args[:position], env, *self.args[position + 1 :])
+            self.args[self.task.position] = env
         else:
-            self.kwargs = {**self.kwargs, "env": env}
+            self.kwargs["env"] = env
 
     @contextlib.contextmanager
     def body(self):
@@ -501,10 +500,8 @@ class Environment(UserDict):
 
     # What it holds; `data` is the same, for those who use it.
     _items: dict
-    # The keys that came from the checkpoint and were not used since: these cannot have changed.
-    _unused: set
-    # For each used key the digest of what it held before its first use, or at the last save.  A key
-    # that is in neither is new.
+    # For each key the digest of what it held before its first use, or at the last save; _UNUSED if
+    # it came from the checkpoint and was not used since.  A key that is not in it is new.
     _before: dict
     # The seal, length and checksum, of the checkpoint that was last loaded or saved here, if memory
     # holds all that is in it; _UNKNOWN after a save on top of what others saved; None if there is
@@ -515,7 +512,6 @@ class Environment(UserDict):
         """Make one that holds nothing and knows no earlier state, also for pickle and copy."""
         env = super().__new__(cls)
         env._items = {}
-        env._unused = set()
         env._before = {}
         env._seen = None
         return env
@@ -523,21 +519,16 @@ class Environment(UserDict):
     def __init__(self, env_name):
         self.env_name = _make_environment_directory(env_name)
         self._items.update(resultdir=self.env_name, config_file=None, config={}, config_type="yaml")
-        self._unused.update(self._items)
+        self._before.update(dict.fromkeys(self._items, _UNUSED))
 
     # -- The mapping, which notes what is used
 
     def _use(self, key):
         """Note what *key* holds before its first use, from which on it may change."""
-        if key in self._before:
-            return
-        digest: object = _ABSENT
-        if key in self._unused:
-            digest = _UNKNOWN  # if it cannot be pickled now
+        if self._before.setdefault(key, _ABSENT) is _UNUSED:
+            self._before[key] = _UNKNOWN  # if it cannot be pickled now
             with contextlib.suppress(Exception):
-                digest = _digest(self._items, key)
-        self._before[key] = digest
-        self._unused.discard(key)
+                self._before[key] = _digest(self._items, key)
 
     def _use_all(self):
         """Note what every key holds."""
@@ -588,7 +579,7 @@ class Environment(UserDict):
     def __getstate__(self):
         """Return what is pickled and copied: as EnOSlib does it, items and other attributes."""
         state = {**vars(self), "data": {**self._items}}
-        for name in ("_items", "_unused", "_before", "_seen"):
+        for name in ("_items", "_before", "_seen"):
             del state[name]
         return state
 
@@ -597,10 +588,15 @@ class Environment(UserDict):
         self._items = vars(self).pop("data")
         self._before = dict.fromkeys(self._items, _UNKNOWN)  # as a copy knows no earlier state
 
-    def __copy__(self):
+    def _copied(self):
+        """Return a copy, which is no use of the keys here."""
         twin = type(self).__new__(type(self))
         twin.__setstate__(self.__getstate__())
         return twin
+
+    def __copy__(self):
+        self._use_all()  # the copy hands out the same values
+        return self._copied()
 
     copy = __copy__
 
@@ -623,7 +619,7 @@ class Environment(UserDict):
                 "%s: stand-ins for %s, %s", _where(path), ", ".join(dict.fromkeys(names)), why
             )
         if name != ENV_FILENAME:  # a backup: what is on disk has not come from it
-            return env.copy()
+            return env._copied()
         return env
 
     # -- Save
@@ -639,8 +635,7 @@ class Environment(UserDict):
 
     def dumps(self):
         """Return this environment pickled.  Raise what pickling raises."""
-        with _collector_paused():
-            return pickle.dumps(self, 5)  # a protocol that every Python from 3.8 knows
+        return pickle.dumps(self, 5)  # a protocol that every Python from 3.8 knows
 
     def _save_after_task(self):
         """Save what a task changed; if that is nothing, the task may have removed its directory."""
@@ -650,7 +645,8 @@ class Environment(UserDict):
 
     def _changes(self):
         """Return {key: digest} of used keys that changed, {key: error} of those that fail."""
-        used = [key for key in {**self._before, **self._items} if key not in self._unused]
+        keys = {**self._items, **self._before}
+        used = [key for key in keys if self._before.get(key) is not _UNUSED]
         digests, refused = _digests(self._items, used)
         changed = {}
         for key, digest in digests.items():
@@ -688,13 +684,13 @@ class Environment(UserDict):
                 return seal
             # A refused key must stay as it is on disk, so all others are put on top of that.  An
             # unused key fails, too, if it shares an object with one that does.
-            refused.update(_digests(self._items, self._unused)[1])
+            refused.update(_digests(self._items, list(self._items))[1])
             put = {key: None for key in self._items if key not in refused}
             put.update(changed)
         merged = self._load_or_keep_aside(checkpoint)
         saved = {}
         if merged is None:
-            merged = self.copy()
+            merged = self._copied()
         else:
             saved.update(merged._items)
             self._put_on_top(merged, put, alone)
@@ -712,8 +708,7 @@ class Environment(UserDict):
         """Pickle this environment into *file*; return its seal and None, or None and the error."""
         summing = _Summing(file)
         try:
-            with _collector_paused():
-                pickle.Pickler(summing, 5).dump(self)
+            pickle.Pickler(summing, 5).dump(self)
         except MemoryError:  # which says nothing of the values
             raise
         except Exception as error:
@@ -856,16 +851,18 @@ class EnosKeyError(EnosError, KeyError):
         return self.msg.replace("\n", " ")
 
 
-class EnosMissingError(EnosError, AttributeError):
-    """A value cannot be used: it is a stand-in, as its class cannot be found or rebuilt here."""
+class EnosMissingError(EnosError, AttributeError, TypeError):
+    """A value cannot be used: it is a stand-in, as its class cannot be found or rebuilt here.
+
+    Also a TypeError, as `pprint` expects of what has no order.
+    """
 
 
 class EnosSaveError(EnosError):
     """All was saved but the values of ``.keys``, a list; ``.filepath`` is the checkpoint."""
 
-    def __init__(self, filepath, keys, msg=""):
-        why = f"{filepath} is saved, but for {_shown(keys)}, which cannot be pickled"
-        super().__init__(filepath, keys, msg or f"{why}; store something else there")
+    def __init__(self, filepath, keys, msg):
+        super().__init__(filepath, keys, msg)
         self.filepath = filepath
         self.keys = keys
 
@@ -1018,6 +1015,8 @@ def _point_current_to(directory):
 
 def _why_absent(checkpoint):
     """Say why there is no file *checkpoint*, and what to do."""
+    import shlex
+
     directory, name = os.path.split(checkpoint)
     where = _where(directory)
     if os.path.isdir(directory or os.curdir):
@@ -1025,15 +1024,17 @@ def _why_absent(checkpoint):
         for newest in _environments(directory)[:1]:
             advice = f"name an environment there, such as {newest}"
         return f"no {name} in {where}; {advice}"
-    if os.path.exists(directory):
-        return f"{where} is a file; name the directory of an environment, not a file in it"
     gone = "is absent"
-    if os.path.islink(directory):
-        gone = f"points to {_shown(os.readlink(directory))}, which is gone"
     advice = "name another environment, or run a task with new=True first"
+    if os.path.exists(directory):
+        gone = "is a file"
+        advice = "name the directory of an environment, not a file in it"
+    elif os.path.islink(directory):
+        gone = f"points to {_shown(os.readlink(directory))}, which is gone"
     if os.path.basename(directory) == SYMLINK_NAME:
         for newest in _environments(os.path.dirname(directory))[:1]:
-            advice = f"ln -sfn {newest} current makes it lead to the newest environment there"
+            link = f"ln -sfn {shlex.quote(newest)} current"
+            advice = f"{link} makes it lead to the newest environment there"
     return f"{where} {gone}; {advice}"
 
 
@@ -1119,8 +1120,8 @@ def _read_checkpoint(path, given, use):
     except Exception as error:
         what = f"cannot load {_where(path)}: {_told(error)}"
         advice = f"copy it again{_or_a_backup(os.path.dirname(path))}"
-        if isinstance(error, OSError):
-            advice = "check disk and access"
+        if isinstance(error, (OSError, MemoryError)):
+            advice = "check disk, memory and access"
         raise EnosFilePathError(given, f"{what}; {advice}") from error
     if made is None:
         raise EnosFilePathError(given, _why_absent(path))
@@ -1183,8 +1184,7 @@ def _loaded(file, directory, cls):
         env.env_name = Path(here)
         if "resultdir" in env._items:
             env._items["resultdir"] = _moved(env._items["resultdir"], home, env.env_name)
-    env._unused.update(env._items)
-    env._before = {}
+    env._before = dict.fromkeys(env._items, _UNUSED)
     env._seen = seal
     return env, missing
 
@@ -1192,22 +1192,28 @@ def _loaded(file, directory, cls):
 def _moved(path, old, new):
     """Return *path* as it is after the directory *old* has become *new*."""
     try:
-        kind = type(path)
-        return kind(new / PurePath(path).relative_to(old))
+        moved = new / PurePath(path).relative_to(PurePath(old))
     except (TypeError, ValueError):  # it is no path, or lies elsewhere, and stays there
         return path
+    if isinstance(path, str):
+        return str(moved)
+    return moved
 
 
 def _unpickled(file, cls):
     """Return the object that is pickled in *file*, and {reason: names} of its stand-ins."""
     file.seek(0)
+    collecting = gc.isenabled()
+    gc.disable()  # loading makes many objects, and none of them is garbage: a quarter of the time
     try:
-        with _collector_paused():
-            return _StrictReader(file, cls).load(), {}
+        return _StrictReader(file, cls).load(), {}
     except MemoryError:  # which says nothing of what is missing
         raise
     except Exception:
         pass
+    finally:
+        if collecting:
+            gc.enable()
     unfit: dict = {}
     while True:
         file.seek(0)
@@ -1218,29 +1224,22 @@ def _unpickled(file, cls):
             return loaded, reader.missing
 
 
-@contextlib.contextmanager
-def _collector_paused():
-    """Pause the garbage collector: pickle makes many new objects, and none of them is garbage."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
 # What 3.13 calls pathlib, and what a worker process that was spawned calls the script.
 _RENAMED = {"pathlib._local": "pathlib", "__mp_main__": "__main__"}
+# The paths of other systems, which can only be looked at here.
+_FOREIGN_PATHS = ("pathlib", "PosixPath" if os.name == "nt" else "WindowsPath")
 
 
 class _Names:
     """What both readers know of names: another copy of this module, or EnOSlib, may have saved."""
 
-    # What to load the class Environment as.
-    cls = None
     # The module that has saved: a checkpoint begins with the class Environment.
     home = None
+
+    def __init__(self, file, cls):
+        super().__init__(file)  # type: ignore[call-arg]
+        # What to load the class Environment as.
+        self.cls = cls
 
     def find_class(self, module, name):
         """Return the class or function of that *module* and *name*."""
@@ -1253,6 +1252,8 @@ class _Names:
         if module == self.home and name in __all__:
             return globals()[name]
         module = _RENAMED.get(module, module)
+        if (module, name) == _FOREIGN_PATHS:
+            name = f"Pure{name}"
         try:
             return super().find_class(module, name)  # type: ignore[misc]
         except SystemExit as error:
@@ -1263,10 +1264,6 @@ class _Names:
 
 class _StrictReader(_Names, pickle.Unpickler):
     """Reads as pickle does: what cannot be found or rebuilt raises."""
-
-    def __init__(self, file, cls):
-        super().__init__(file)
-        self.cls = cls
 
 
 # What pickle's reader in Python does at each opcode.
@@ -1289,10 +1286,9 @@ class _LenientReader(_Names, pickle._Unpickler):
     memo: dict
 
     def __init__(self, file, cls, unfit):
-        super().__init__(file)
-        self.cls = cls
-        # Which objects cannot be filled or be a key, by their numbers, and why.  When all is read
-        # once more, these become stand-ins.
+        super().__init__(file, cls)
+        # Which objects cannot be filled or be a key, by their numbers, and which names lead to what
+        # cannot make them, and why.  When all is read once more, these become stand-ins.
         self.unfit = unfit
         # All objects in the order in which they are made, and by their ids, their numbers in it.
         # That order is the pickle's, so the numbers are the same each time.
@@ -1300,15 +1296,18 @@ class _LenientReader(_Names, pickle._Unpickler):
         self.numbers = {}
         # Why there are stand-ins: {reason: names}.
         self.missing = {}
-        # Module and name by which each class or function was found, by its id.
-        self.names = {}
+        # The names by which something was found that calls itself otherwise, by its id.
+        self.aliases: dict = {}
 
     def find_class(self, module, name):
         """Return the class or function of that *module* and *name*, or a stand-in for it."""
         is_first = self.home is None
         try:
+            if (module, name) in self.unfit:
+                raise self.unfit[module, name]
             found = super().find_class(module, name)
-            self.names[id(found)] = module, name
+            if _own_name(found) != (module, name):
+                self.aliases.setdefault(id(found), []).append((module, name))
             return found
         except Exception as error:
             why = f"not found ({_told(error)}): to use them, install or restore that"
@@ -1321,9 +1320,7 @@ class _LenientReader(_Names, pickle._Unpickler):
 
     def load_newobj(self):
         """Make an object by ``cls.__new__``."""
-        args = self.stack.pop()
-        cls = self.stack.pop()
-        self.stack += [_NEW, (cls, *args)]
+        self.stack[-2:] = [_NEW, (self.stack[-2], *self.stack[-1])]
         self.load_reduce()
 
     def load_newobj_ex(self):
@@ -1358,10 +1355,11 @@ class _LenientReader(_Names, pickle._Unpickler):
             missing = args[0]
             cls = missing
             if not isinstance(missing, _MissingClass):
-                default = missing.__module__, missing.__qualname__
-                cls = _missing_class(*self.names.get(id(missing), default))
+                cls = _missing_class(*_own_name(missing))
             args = (cls, *args[1:])
-        if not isinstance(missing, _MissingClass) and missing is not getattr:
+        # Something else may have the name of a class now, such as None where a library is missing.
+        self.unfit.update(dict.fromkeys(self.aliases.get(id(missing), ()), error))
+        if not isinstance(missing, _MISSING) and missing is not getattr:
             why = f"failed ({type(error).__name__}): to use them, mend or update that"
             self.missing.setdefault(why, []).append(_full_name(missing))
         stand_in = object.__new__(cls)
@@ -1378,15 +1376,24 @@ class _LenientReader(_Names, pickle._Unpickler):
             target, *state = dropped._enostask.args or [None]
             if target is below and len(state) == 1:
                 if not isinstance(target, _StandIn):
-                    self.refuse([target], EnosMissingError())
+                    self.refuse(EnosMissingError(), [target])
                 else:
                     target._enostask.setter = dropped._enostask.function
                     target._enostask.state = state[0]
         pop = _STEPS[pickle.POP[0]]
         pop(self)
 
-    def fill(self, load, stack, place, items):
-        """Let pickle's *load* put *items* into the object in that *place* of *stack*."""
+    def load_frozenset(self):
+        """Make a frozenset, or if that fails, an empty one: then all will be read once more."""
+        keys = list(self.stack)
+        try:
+            _STEPS[pickle.FROZENSET[0]](self)
+        except Exception as error:
+            self.refuse(error, self.unhashable(keys))
+            self.stack.append(frozenset())
+
+    def fill(self, load, stack, place, keys):
+        """Let pickle's *load* fill the object in that *place* of *stack*; it hashes the *keys*."""
         target = stack[place]
         if isinstance(target, (type, PurePath)):  # only a hostile pickle does that
             raise pickle.UnpicklingError("it fills a class or a path")
@@ -1395,74 +1402,65 @@ class _LenientReader(_Names, pickle._Unpickler):
         try:
             load(self)
         except Exception as error:
-            if id(target) in self.numbers:
-                items = [target]
-            self.refuse(items, error)
+            self.refuse(error, self.unhashable(keys), [target], keys)
         self.stack[-1] = target
 
-    def hashable(self, key):
-        """Return *key*, or if it cannot be hashed, None: then all will be read once more."""
-        try:
-            hash(key)
-            return key
-        except Exception as error:
-            if type(key) is not tuple:
-                self.refuse([key], error)
-            elif all(self.hashable(part) is part for part in key):  # so no part is to blame
-                raise
-            return None
+    def unhashable(self, keys):
+        """Return those of *keys* that cannot be hashed, and of a tuple the parts to blame."""
+        found = []
+        for key in keys:
+            try:
+                hash(key)
+            except Exception:
+                if type(key) is tuple:
+                    found += self.unhashable(key)
+                else:
+                    found.append(key)
+        return found
 
-    def refuse(self, objects, error):
-        """Note that, for this *error*, those of *objects* that were made here must be stand-ins."""
-        numbers = [self.numbers[id(item)] for item in objects if id(item) in self.numbers]
+    def refuse(self, error, *suspects):
+        """Note who is to blame for *error* and must be a stand-in: those that were made here.
+
+        They are in the first of the lists *suspects* that holds such objects.
+        """
         if isinstance(error, MemoryError):
             raise error
-        if not numbers:
-            raise pickle.UnpicklingError("an object cannot be filled") from error
-        self.unfit.update(dict.fromkeys(numbers, error))
+        for objects in suspects:
+            numbers = [self.numbers[id(item)] for item in objects if id(item) in self.numbers]
+            if numbers:
+                self.unfit.update(dict.fromkeys(numbers, error))
+                return
+        raise pickle.UnpicklingError("an object cannot be filled") from error
 
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.NEWOBJ[0]] = load_newobj
     dispatch[pickle.NEWOBJ_EX[0]] = load_newobj_ex
     dispatch[pickle.POP[0]] = load_pop
+    dispatch[pickle.FROZENSET[0]] = load_frozenset
 
 
-def _let_fill(opcode, place):
-    """Have the lenient reader watch what is done at *opcode*: filling what is in that *place*."""
+def _let_fill(opcode, place, keys):
+    """Have the lenient reader watch what is done at *opcode*: filling what is in that *place*.
+
+    *keys* is the slice of the stack that is hashed by that.
+    """
     load = _STEPS[opcode[0]]
 
     def load_and_watch(reader):
-        if place is None:  # a mark lies between the target, on top of the stack below, and items
-            reader.fill(load, reader.metastack[-1], -1, list(reader.stack))
-        else:
-            reader.fill(load, reader.stack, place, reader.stack[place + 1 :])
+        stack = reader.stack
+        if place == -1:  # a mark lies between the target, on top of the stack below, and items
+            stack = reader.metastack[-1]
+        reader.fill(load, stack, place, reader.stack[keys])
 
     _LenientReader.dispatch[opcode[0]] = load_and_watch
 
 
-_let_fill(pickle.BUILD, -2)
-_let_fill(pickle.APPEND, -2)
-_let_fill(pickle.SETITEM, -3)
-_let_fill(pickle.APPENDS, None)
-_let_fill(pickle.SETITEMS, None)
-_let_fill(pickle.ADDITEMS, None)
-
-
-def _let_hash(opcode, places):
-    """Have the lenient reader watch what is hashed at *opcode*: *places*, a slice of its stack."""
-    load = _LenientReader.dispatch[opcode[0]]
-
-    def hash_and_load(reader):
-        reader.stack[places] = [reader.hashable(key) for key in reader.stack[places]]
-        load(reader)
-
-    _LenientReader.dispatch[opcode[0]] = hash_and_load
-
-
-_let_hash(pickle.SETITEM, slice(-2, -1))
-_let_hash(pickle.SETITEMS, slice(None, None, 2))
-_let_hash(pickle.ADDITEMS, slice(None))
-_let_hash(pickle.FROZENSET, slice(None))
+_let_fill(pickle.BUILD, -2, slice(0))
+_let_fill(pickle.APPEND, -2, slice(0))
+_let_fill(pickle.SETITEM, -3, slice(-2, -1))
+_let_fill(pickle.APPENDS, -1, slice(0))
+_let_fill(pickle.SETITEMS, -1, slice(None, None, 2))
+_let_fill(pickle.ADDITEMS, -1, slice(None))
 
 
 # ---- Stand-ins for what is missing
@@ -1526,7 +1524,12 @@ class _StandIn(metaclass=_MissingClass):
     __deepcopy__ = __copy__
 
     def __repr__(self):
-        return "".join(_text(self, set()))
+        return _text(self, set())
+
+    def __format__(self, how):
+        if how:
+            _refuse_use(self)
+        return repr(self)
 
 
 def _missing_class(module, name):
@@ -1547,18 +1550,26 @@ def _reduced_class(cls):
 copyreg.pickle(_MissingClass, _reduced_class)
 
 
-def _full_name(function):
+def _own_name(function):
     """Return module and name of a class or function, or of the class of another object."""
     if not hasattr(function, "__qualname__"):
         function = type(function)
-    return f"{function.__module__}.{function.__qualname__}"
+    return function.__module__, function.__qualname__
+
+
+def _full_name(function):
+    """Return module and name as one text."""
+    return "{}.{}".format(*_own_name(function))
 
 
 def _maker(stand_in):
-    """Return the class or function that makes the object."""
-    if type(stand_in) is _StandIn:
-        return stand_in._enostask.function
-    return type(stand_in)
+    """Return the class or function that makes the object; where that is a method, its class."""
+    maker = type(stand_in)
+    if maker is _StandIn:
+        maker = stand_in._enostask.function
+    if isinstance(maker, _StandIn) and maker._enostask.args:
+        maker = maker._enostask.args[0]
+    return maker
 
 
 def _refuse_use(stand_in, *_, **__):
@@ -1577,9 +1588,10 @@ _MISSING = (_MissingClass, _StandIn)
 
 # The usual ways to use an object, but for equality, hash and the type.
 _USES = """
-    getattr setattr delattr call getitem setitem delitem iter next len contains enter exit
-    bool int float complex index lt le gt ge add radd sub rsub mul rmul matmul truediv rtruediv
-    floordiv mod pow neg abs
+    getattr setattr delattr call getitem setitem delitem iter next reversed len contains enter exit
+    bool int float complex index round trunc floor ceil lt le gt ge neg pos abs invert
+    add radd sub rsub mul rmul matmul rmatmul truediv rtruediv floordiv rfloordiv mod rmod
+    divmod rdivmod pow rpow and rand or ror xor rxor lshift rlshift rshift rrshift
 """
 for _name in _USES.split():
     type.__setattr__(_StandIn, f"__{_name}__", _refuse_use)
@@ -1608,8 +1620,7 @@ def _digest(items, key):
     if key not in items:
         return _ABSENT
     pickle.dumps(key, 5)  # alone: together, an equal key that is another object would differ
-    with _collector_paused():
-        return hash(pickle.dumps(items[key], 5))
+    return hash(pickle.dumps(items[key], 5))
 
 
 def _by_pickle(keys):
@@ -1627,13 +1638,15 @@ _LOCK_NAME = f".{ENV_FILENAME}.lock"
 @contextlib.contextmanager
 def _locked(checkpoint):
     """Hold the lock on *checkpoint* for a save, where there are locks; say what was not saved."""
+    thread = get_ident()
+    # A signal handler that saves in the midst of a save would wait for itself.
+    if thread in _saving:
+        why = "this environment is not saved, as this thread is in the midst of a save"
+        raise OSError(errno.EDEADLK, why, checkpoint)
     directory = os.path.dirname(checkpoint)
     closing = contextlib.ExitStack()
     try:
-        # A signal handler that saves in the midst of a save would wait for itself.
-        if get_ident() in _saving:
-            raise OSError(errno.EDEADLK, "this thread is in the midst of a save")
-        _saving[get_ident()] = closing
+        _saving[thread] = closing
         if not os.path.exists(checkpoint):
             _make_directories(Path(directory))
         with closing:
@@ -1645,8 +1658,7 @@ def _locked(checkpoint):
         what = f"{error.strerror or error}: this environment is not saved; mend that and save again"
         raise OSError(error.errno, what, checkpoint) from error
     finally:
-        if _saving.get(get_ident()) is closing:
-            del _saving[get_ident()]
+        _saving.pop(thread, None)
         _end_if_signalled()
 
 
@@ -1872,10 +1884,10 @@ def _lines(environment, key):
     """Give the lines to show: the environments here, the items of one, or the value of one key."""
     import shutil
 
-    width = shutil.get_terminal_size((400, 24)).columns  # 400 in a pipe
+    width = shutil.get_terminal_size((400, 24)).columns or 400  # in a pipe
     if environment is None:
         for line in _list():
-            yield _cut([line], width)
+            yield _cut(line, width)
         return
     checkpoint = environment
     if not os.path.isfile(environment):
@@ -1884,13 +1896,13 @@ def _lines(environment, key):
     load = functools.partial(_inert_items, directory=directory)
     items = _read_checkpoint(_path(checkpoint), checkpoint, load)
     if key is None:
-        yield _cut([f"{os.path.realpath(checkpoint)}   {_when_and_size(checkpoint)}"], width)
+        yield _cut(f"{os.path.realpath(checkpoint)}   {_when_and_size(checkpoint)}", width)
         for name, value in items.items():
-            yield _cut(_item_text(name, value), width)
+            yield _cut(f"  {_plain(name):<12}   {_text(value, set())}", width)
         return
     for name, value in items.items():
         if key == _plain(name):
-            yield "".join(map(_printable, _text(value, set())))
+            yield _printable(_text(value, set()))
             return
     why = f"no {_shown(key)} in {_where(checkpoint)}; copy it from the list (leave it out)"
     raise EnosKeyError(key, why)
@@ -1916,26 +1928,18 @@ def _when_and_size(checkpoint):
     return f"saved {when}   {os.path.getsize(checkpoint) / 1e3:,.1f} kB"
 
 
-def _item_text(name, value):
-    """Give the text of an item, piece by piece."""
-    yield f"  {_plain(name):<12}   "
-    yield from _text(value, set())
-
-
-def _cut(pieces, width):
-    """Return *pieces* of text as a line of that *width* at most; ask for no more than it takes."""
-    line = ""
-    for piece in pieces:
-        line += _printable(piece)
-        if len(line) > width:
-            return f"{line[: width - 3]}..."
+def _cut(text, width):
+    """Return *text* as a line of that *width* at most."""
+    line = _printable(text[: width + 1])
+    if len(line) > width:
+        return f"{line[: width - 3]}..."
     return line
 
 
 def _printable(text):
     """Return *text* with escapes for control characters, and for what the output cannot encode."""
     shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    encoding = sys.stdout.encoding or "utf-8"
     return shown.encode(encoding, "backslashreplace").decode(encoding)
 
 
@@ -1943,7 +1947,11 @@ def _inert_items(file, directory):
     """Return the items in *file*, a checkpoint in *directory*: plain data and stand-ins."""
     _seal(file)  # raises if it is damaged
     file.seek(0)
-    state = _InertReader(file, None, {}).load()._enostask.state
+    env = _InertReader(file, None, {}).load()
+    recipe = getattr(env, "_enostask", None)
+    if recipe is None:
+        raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
+    state = recipe.state
     items = dict(state["data"])
     if "resultdir" in items:
         items["resultdir"] = _moved(items["resultdir"], state["env_name"], PurePath(directory))
@@ -1968,39 +1976,44 @@ class _InertReader(_LenientReader):
 
 def _plain(name):
     """Return *name* as text, without quotes if it is a str."""
-    return name if isinstance(name, str) else "".join(_text(name, set()))
+    return name if isinstance(name, str) else _text(name, set())
 
 
 # How to show what holds other values.
-_BRACKETS: dict = {list: "[]", tuple: "()", dict: "{}"}
+_BRACKETS: dict = {list: "[]", tuple: "()", dict: "{}", set: "{}", frozenset: "{}"}
 
 
 def _text(value, shown):
-    """Give the text of *value*, piece by piece.
+    """Return the text of *value*.
 
     *shown* are the ids of what is not shown once more: stand-ins, and what holds the value.
     """
     kind = type(value)
     if kind in (bytes, bytearray):
-        yield f"{len(value)} bytes"
-    elif isinstance(value, PurePath):
-        yield str(value)
-    elif kind is int and value.bit_length() > 1000:
-        yield f"an int of {value.bit_length()} bits"
-    elif id(value) in shown:
-        yield "..."
-    elif isinstance(value, _StandIn):
+        return f"{len(value)} bytes"
+    if isinstance(value, PurePath):
+        return str(value)
+    if id(value) in shown:
+        return "..."
+    if isinstance(value, _StandIn):
         shown.add(id(value))
-        yield _full_name(_maker(value))
-        yield from _bracketed("()", _contents(value), shown)
-    elif kind in (set, frozenset) and value:  # in an order that each process shows
-        yield "{" + ", ".join(sorted("".join(_text(item, shown)) for item in value)) + "}"
-    elif kind in _BRACKETS:
-        shown.add(id(value))
-        yield from _bracketed(_BRACKETS[kind], value, shown)
-        shown.discard(id(value))
+        return f"{_full_name(_maker(value))}({', '.join(_contents(value, shown))})"
+    if kind not in _BRACKETS or not value:
+        return repr(value)
+    shown.add(id(value))
+    if kind is dict:
+        texts = _pair_texts(value.items(), shown)
     else:
-        yield repr(value)
+        texts = [_text(item, shown) for item in value]
+    if kind in (set, frozenset):
+        texts.sort()  # in an order that each process shows
+    shown.discard(id(value))
+    return _BRACKETS[kind][0] + ", ".join(texts) + _BRACKETS[kind][1]
+
+
+def _pair_texts(pairs, shown):
+    """Return the texts of *pairs*, each a key and a value."""
+    return [f"{_text(key, shown)}: {_text(value, shown)}" for key, value in pairs]
 
 
 def _number(*contents):
@@ -2016,32 +2029,20 @@ def _number(*contents):
     return contents
 
 
-def _contents(stand_in):
-    """Return what the object is built of: arguments, items and state."""
+def _contents(stand_in, shown):
+    """Return the texts of what the object is built of: arguments, items and state."""
     recipe = stand_in._enostask
-    if _full_name(recipe.function).endswith(".multiarray.scalar"):
-        return _number(*recipe.args)
     contents = [*recipe.args, *recipe.items]
     if type(stand_in) is not _StandIn:
         del contents[0]  # its class
+    if _full_name(recipe.function).endswith(".multiarray.scalar"):
+        contents = _number(*contents)
+    texts = [_text(item, shown) for item in contents]
     if recipe.pairs:
-        contents.append(dict(recipe.pairs))
+        texts.append("{" + ", ".join(_pair_texts(recipe.pairs, shown)) + "}")
     if recipe.state is not None:
-        contents.append(recipe.state)
-    return contents
-
-
-def _bracketed(brackets, items, shown):
-    """Give the text of *items* with commas between and *brackets* around."""
-    yield brackets[0]
-    for number, item in enumerate(items):
-        if number:
-            yield ", "
-        yield from _text(item, shown)
-        if isinstance(items, dict):
-            yield ": "
-            yield from _text(items[item], shown)
-    yield brackets[1]
+        texts.append(_text(recipe.state, shown))
+    return texts
 
 
 if __name__ == "__main__":

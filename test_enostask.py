@@ -208,8 +208,8 @@ class Place(unittest.TestCase):
         return out + err if status else out
 
     @contextlib.contextmanager
-    def refused(self, kind, *patterns):
-        """Expect *kind*, with a message on one short line that has the *patterns*."""
+    def refused(self, kind, pattern):
+        """Expect *kind*, with a message on one short line that has the *pattern*."""
         with self.assertRaises(kind) as caught:
             yield caught
         error = caught.exception
@@ -218,8 +218,7 @@ class Place(unittest.TestCase):
         self.assertTrue(error.__cause__ is error.__context__ or error.__suppress_context__)
         self.assertEqual(len(message.splitlines()), 1)
         self.assertLess(len(message), 700)
-        for pattern in patterns:
-            self.assertRegex(message, pattern)
+        self.assertRegex(message, pattern)
 
     def logged(self, level=logging.WARNING):
         """Catch what is logged, from *level* on."""
@@ -326,6 +325,11 @@ class Made(Plain):  # a call of a function
 
 def make(item):
     return Made(item)
+
+
+class Created(Plain):  # a call of a method of the class
+    def __reduce__(self):
+        return Plain.create, (self.item,)
 
 
 class Assigned(Plain):  # a function that sets the state
@@ -469,7 +473,7 @@ def knot(item):
 
 def hashed(item):
     one = Hashed(item)
-    return [{one: 1}, {one: {one}, (1, one): frozenset([one])}]
+    return [{(1, one): frozenset([one])}, {one: {one}}]
 
 
 def point(item):
@@ -486,7 +490,7 @@ def moment(item):
 
 OBJECTS = [Plain, Plain.Inner, Slotted, Stateful, Positional, keyword, Called, make, Assigned, Old]
 OBJECTS += [fill, EnosError, Checked, hashed, Record, names, partial, bag, table, group, ring, knot]
-OBJECTS += [point, colour, moment]
+OBJECTS += [point, colour, moment, Created]
 KEYS = [Record, Label, point, colour, moment]
 '''
 
@@ -829,12 +833,12 @@ def by_values(items, key):
     return items.values()
 
 
-def by_items(items, key):
-    return [value for _, value in items.items()]
-
-
 def by_data(items, key):
     return getattr(items, "data", items).values()
+
+
+def by_copy(items, key):
+    return copy.copy(items).values()
 
 
 def by_item(env, key, value):
@@ -853,7 +857,7 @@ class Interleavings(Machine):
     """Two environments loaded from one checkpoint save in any order, each on top of the other."""
 
     values = st.sampled_from([0, [], [0], {"a"}, Varying(), REFUSED])
-    looks = st.sampled_from([by_get, by_get, by_values, by_items, by_data])
+    looks = st.sampled_from([by_get, by_values, by_data, by_copy])
     ways = [by_item, through_data]
     if hasattr(UserDict, "__or__"):  # from 3.9 on
         ways.append(by_or)
@@ -1270,7 +1274,7 @@ class Names(PlaceWithXp):
             EnosFilePathError("a/b"),
             EnosKeyError("x" * 999),
             EnosMissingError("testbed.Plain"),
-            EnosSaveError("a/env", ["x"]),
+            EnosSaveError("a/env", ["x"], "message"),
         ):
             with self.refused(type(error), "."):
                 twin = pickle.loads(pickle.dumps(error))
@@ -1776,37 +1780,42 @@ class Loading(PlaceWithXp):
         os.unlink("current")
         with self.refused(EnosFilePathError, "current.*absent.*ln -sfn xp current"):
             load(None)
-        os.rename("xp", "moved")
-        os.symlink("xp", "current")
-        with self.refused(EnosFilePathError, "current.*xp.*gone.*ln -sfn moved current"):
+        Path("current").touch()
+        with self.refused(EnosFilePathError, "current.*a file.*ln -sfn xp current"):
             load(None)
-        shutil.rmtree("moved")
+        os.unlink("current")
+        os.rename("xp", "a b")
+        os.symlink("xp", "current")
+        with self.refused(EnosFilePathError, "current.*xp.*gone.*ln -sfn 'a b' current"):
+            load(None)
+        shutil.rmtree("a b")
         with self.refused(EnosFilePathError, r"\A(?!.*ln -sfn).*current.*new=True"):
             load(None)
 
-    def test_where_a_class_is_missing_all_else_loads_and_where_it_is_again_it_is_back(self):
-        self.saved(host=TESTBED.Plain("m1"))
-        with testbed_is(None), self.warned(r"testbed\.Plain.*install"):
-            env = self.saved(n=2)
-            env["gateway"] = env["host"]
-            env.dump()
+    def test_where_classes_are_missing_or_replaced_all_else_loads_and_they_come_back(self):
+        self.saved(x=[TESTBED.Plain(1), TESTBED.Called(2), TESTBED.Slotted(3), TESTBED.Slotted])
+        replaced = types.ModuleType("testbed")
+        replaced.Plain = replaced.Called = stop_with
+        replaced.Slotted = None
+        for library in (None, replaced):
+            with testbed_is(library), self.warned(r"testbed\.Called.*install"):
+                self.saved(n=2)
         again = pickle.loads(Path("xp/env").read_bytes())
-        self.assertEqual((again["host"].item, again["n"]), ("m1", 2))
-        self.assertIs(again["gateway"], again["host"])
+        classes = [TESTBED.Plain, TESTBED.Called, TESTBED.Slotted, type]
+        self.assertEqual([type(item) for item in again["x"]], classes)
 
     def test_a_stand_in_can_be_shown_copied_and_moved_but_not_used(self):
-        self.saved(hosts=[TESTBED.Plain("m1"), TESTBED.Old("m2")])
+        self.saved(host=TESTBED.Old("m1"))
         with testbed_is(None):
-            host, old = load()["hosts"]
+            host = load()["host"]
         item = operator.attrgetter("item")
-        for use in (operator.methodcaller("__call__"), iter, len, bool, item, operator.neg):
-            with self.refused(EnosMissingError, r"testbed\.Plain") as refused:
+        for use in (operator.methodcaller("__call__"), item, iter, bool, "{:.2f}".format):
+            with self.refused(EnosMissingError, r"testbed\.Old") as refused:
                 use(host)
             self.assertIsInstance(refused.exception, AttributeError)
-        with self.refused(EnosMissingError, r"testbed\.Old"):
-            item(old)
         self.assertNotEqual(host, copy.copy(host))
-        self.assertRegex(str([host, copy.deepcopy(host)]), "Plain.*'m1'.*Plain.*'m1'")
+        shown = pprint.pformat({host: 1, copy.deepcopy(host): f"{host}"})
+        self.assertRegex(shown, "(?s)Old.*'m1'.*Old.*'m1'.*Old.*'m1'")
 
     def test_where_a_module_cannot_be_imported_its_objects_are_stand_ins_time_and_again(self):
         self.script("""
@@ -1889,15 +1898,15 @@ class Loading(PlaceWithXp):
             self.script(code, name)
             self.assertEqual(load()["by"], name)
 
-    def test_one_without_checksum_as_of_enoslib_in_a_directory_that_was_moved_loads(self):
+    def test_one_of_enoslib_and_of_another_system_in_a_directory_that_was_moved_loads(self):
         self.env["x"] = self.env["y"] = [1]
-        Path("xp/env").write_bytes(self.env.dumps())
+        saved = pickle.dumps(self.env, 0).replace(b"PosixPath", b"WindowsPath")
+        Path("xp/env").write_bytes(saved)
         os.rename("xp", "moved")
-        env = load("moved")
+        with self.silent():
+            env = load("moved")
         self.assertEqual({env["resultdir"], env.env_name}, {self.root / "moved"})
-        env["x"].append(2)
-        env.dump()
-        self.assertEqual(load("moved")["y"], [1, 2])
+        self.assertIs(env["x"], env["y"])
 
     def test_a_flipped_bit_is_an_error_and_never_another_value(self):
         self.saved(x=[1.5, "text", {"a": b"bytes"}])
@@ -1934,36 +1943,18 @@ class NothingIsLost(PlaceWithXp):
         self.assertEqual(os.stat("xp/env").st_ino, before)
         self.assertFalse(os.path.exists("xp/.env.lock"))
 
-    def test_a_value_whose_pickle_varies_reverts_nothing_where_it_was_not_used(self):
+    def test_objects_that_know_each_other_in_sets_revert_nothing_where_they_were_looked_at(self):
         hosts = [TESTBED.Plain(set()) for _ in range(9)]
         for host in hosts:
             host.item.update(hosts)
-        self.saved(tensor=Varying(), hosts=hosts)
+        self.saved(hosts=hosts)
         mine = load()
-        self.assertEqual(len(mine["hosts"]), 9)  # these were looked at
-        self.saved(tensor="theirs", hosts="theirs")
+        self.assertEqual(len(mine["hosts"]), 9)
+        self.saved(hosts="theirs")
         mine["n"] = 1
         with self.silent():
             mine.dump()
-        self.holds(tensor="theirs", hosts="theirs", n=1)
-
-    def test_sets_of_sets_are_saved_on_top_as_fast_as_other_values(self):
-        self.script("""
-            import faulthandler
-            faulthandler.dump_traceback_later(20, exit=True)
-            nested = frozenset()
-            for _ in range(30):
-                nested = frozenset({nested, (nested,)})
-            mine = get_or_create_env(False, "xp")
-            mine["nested"] = nested
-            mine.dump()
-            mine, theirs = [get_or_create_env(False, "xp") for _ in range(2)]
-            theirs["n"] = 1
-            theirs.dump()
-            mine["m"] = len(mine["nested"])
-            mine.dump()
-        """)
-        self.assertEqual(set(items("xp")), {"nested", "n", "m"})
+        self.holds(hosts="theirs", n=1)
 
     def test_a_key_that_equals_no_other_is_found_again_on_top_of_another_save(self):
         for there in (TESTBED, None):
@@ -2020,7 +2011,8 @@ class NothingIsLost(PlaceWithXp):
 
     def test_a_first_save_leaves_out_what_cannot_be_pickled_and_keeps_nothing_aside(self):
         env = Environment("made")
-        env.update(bad=threading.Lock(), n=1)
+        env["n"] = 1
+        spoil(env)
         with self.refused(EnosSaveError, "'bad'"):
             env.dump()
         self.assertEqual((items("made"), backups("made")), ({"n": 1}, []))
@@ -2090,6 +2082,9 @@ class NothingIsLost(PlaceWithXp):
         for when in ("pickled", "loaded"):
             with mock.patch.object(Fussy, when, MemoryError()):
                 self.assertRaises(MemoryError, mine.dump)
+        with mock.patch.object(Fussy, "loaded", MemoryError()):
+            with self.refused(EnosFilePathError, "disk, memory"):
+                load()
         self.assertEqual((Path("xp/env").read_bytes(), backups("xp")), (before, []))
 
     def test_one_that_is_gone_is_made_again_by_a_dump_with_a_warning(self):
@@ -2244,7 +2239,7 @@ class NetworkHomes(PlaceWithXp):
     def test_a_checkpoint_that_is_absent_or_stale_for_a_moment_is_looked_for_again(self):
         for error, wanted in (
             (FileNotFoundError(2, "gone"), "no env in"),
-            (OSError(errno.ESTALE, "stale"), "stale; check disk and access"),
+            (OSError(errno.ESTALE, "stale"), "stale; check disk, memory and access"),
         ):
             env = load()
             self.saved(theirs=1)
@@ -2332,7 +2327,7 @@ class ConfigFile(PlaceWithXp):
             Path("c.json").write_text(f'{{"n": {number}}}')
             before = os.stat("xp/env").st_ino
             change("xp")
-            self.assertEqual(load()["config"], {"n": number})
+            self.assertEqual(str(load()["config"]), f"{{'n': {number}}}")
         self.assertEqual(os.stat("xp/env").st_ino, before)
 
     def test_yaml_needs_pyyaml_and_an_empty_one_is_no_change(self):
@@ -2434,7 +2429,7 @@ class Looking(PlaceWithXp):
 
     def test_it_shows_a_line_for_each_key_in_the_order_of_the_environment(self):
         day = datetime.datetime(2026, 11, 22, 13, 55, 6, tzinfo=datetime.timezone.utc)
-        loop = [TESTBED.Plain("m1")]
+        loop = [TESTBED.Created("m1")]
         loop.append(loop)
         self.env.update(
             {
@@ -2443,8 +2438,6 @@ class Looking(PlaceWithXp):
                 "bytes": bytes(1234),
                 "when": {day: {TESTBED.Plain}},
                 "letters": set("edcba"),
-                "big": 1 << 2000,
-                "path": Path("a/b"),
                 "odd\x1b[31m": "\x07",
                 5: {1: None},
             }
@@ -2453,36 +2446,33 @@ class Looking(PlaceWithXp):
         os.rename("xp", "moved")
         said = self.shown("moved")
         for wanted in (
-            r"(?s)\n +resultdir +\S+moved\S*\n.*\n +params.*\n +loop.*\n +when.*\n +path.*\n +5 ",
+            r"(?s)\n +resultdir +\S+moved\S*\n.*\n +params.*\n +loop.*\n +when.*\n +5 ",
             r"\{'p2': 1, 'p10': 2, 'p1': 3\}",
             r"testbed\.Plain\(.*'m1'",
             "1,?234 bytes",
             r"2026, 11, 22, 13, 55, 6",
-            "a/b",
             r"\{'a', 'b', 'c', 'd', 'e'\}",
-            "2001 bits",
             r"\\x1b\[31m.*\\x07",
         ):
             self.assertRegex(said, wanted)
         self.assertEqual(self.shown("moved", "5"), "{1: None}\n")
 
     def test_lines_are_cut_and_a_value_that_is_named_is_shown_whole(self):
-        self.saved(x=list(range(9999)), y="z" * 9999)
+        self.saved(x=list(range(9999)))
         with mock.patch.dict(os.environ, COLUMNS="90"):
             on_a_terminal = self.shown("xp")
-        self.assertEqual(max(map(len, on_a_terminal.splitlines())), 90)
+        self.assertEqual(len(on_a_terminal.splitlines()[-1]), 90)
         self.assertLess(max(map(len, self.shown("xp").splitlines())), 999)
         self.assertIn("9997, 9998]", self.shown("xp", "x"))
-        self.assertIn("z" * 9999, self.shown("xp", "y"))
         self.assertRegex(self.shown("xp", "nix", statuses=(1,)), r"\A.*no 'nix' in.*\n\Z")
 
     def test_what_is_not_there_is_one_line_without_advice_that_does_not_apply(self):
         os.mkdir("folder")
-        Path("file").write_text("text")
+        Path("file").write_bytes(pickle.dumps({}))
         shutil.rmtree("xp")
         for specifier in ("nix", "folder", "file", "current"):
-            said = self.shown(specifier, statuses=(1,))
-            self.assertRegex(said, rf"\A(?!.*(backup|bak))enostask: .*{specifier}.*\n\Z")
+            wanted = rf"\A(?!.*bak)(?=.*(absent|gone|no env|a dict))enostask: .*{specifier}.*\n\Z"
+            self.assertRegex(self.shown(specifier, statuses=(1,)), wanted)
 
     @needs_posix
     def test_it_is_a_command_and_ends_quietly_behind_head(self):
