@@ -73,6 +73,9 @@ from pathlib import Path, PurePath
 from weakref import WeakSet, WeakValueDictionary
 from zlib import crc32
 
+# What signal wraps in Python code, which takes longer, and which Ctrl-C may stop half-way.
+import _signal  # type: ignore[import]
+
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
@@ -402,15 +405,15 @@ def _let_signals_end(run):
         _hold_signals_in_forks()
     if _in_main_thread():
         for number in _SIGNALS:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _handle)
+            if _signal.getsignal(number) == _signal.SIG_DFL:
+                _signal.signal(number, _handle)
         _running.add(run)
 
 
 def _handle(number, frame):
     """Handle a signal: end the tasks that run, but never in the midst of a save."""
     if not _running:  # do what the signal does by default
-        signal.signal(number, signal.SIG_DFL)
+        _signal.signal(number, _signal.SIG_DFL)
         os.kill(os.getpid(), number)
     elif get_ident() in _saving or not all(run.in_task for run in _running):
         _remembered.append(number)
@@ -447,9 +450,9 @@ def _end_if_signalled():
 def _act_by_default():
     """Let signals do again what they do by default."""
     for number in _SIGNALS:
-        if signal.getsignal(number) is _handle:
+        if _signal.getsignal(number) is _handle:
             with contextlib.suppress(ValueError):  # not in the main thread
-                signal.signal(number, signal.SIG_DFL)
+                _signal.signal(number, _signal.SIG_DFL)
 
 
 def _forget_tasks():
@@ -465,7 +468,7 @@ def _hold_signals_in_forks():
 
     The hooks in the parent are no Python code: Ctrl-C in that could make the signals wait for good.
     """
-    mask = importlib.import_module("_signal").pthread_sigmask
+    mask = _signal.pthread_sigmask
     let_come = functools.partial(mask, signal.SIG_UNBLOCK, _SIGNALS)
     os.register_at_fork(
         before=functools.partial(mask, signal.SIG_BLOCK, _SIGNALS),
