@@ -35,8 +35,8 @@ environment: its directory (a str or os.PathLike), an Environment, or None for `
 
 How a save works.  A *used key* is one whose value the program has got, set or deleted.  Before its
 first use its *digest* is noted, the hash of its pickled value; if that is another at the save, the
-key has changed.  If no key has, nothing is written.  Else, with the lock on the environment held
-where there are locks, the save
+key has changed.  If no key has, and the checkpoint is there, nothing is written.  Else, with the
+lock on the environment held where there are locks, the save
 
 1. writes all that memory holds, if the checkpoint is still the one that was loaded or saved here;
 2. else loads what others have saved, puts the changed keys on top of it, and writes that;
@@ -49,8 +49,9 @@ How a load works.  An object whose class is missing here, or which cannot be reb
 
 Traps: loading a checkpoint runs code, so load only what you trust; ``python -m enostask PATH``
 shows one and runs nothing.  A task that is killed outright leaves what it last saved: call
-``env.dump()`` where it matters.  Ctrl-C during a save ends it.  An Environment belongs to one
-thread at a time, and a copy of it that is saved puts old values back: hand others its path.
+``env.dump()`` where it matters.  Ctrl-C during a save ends the save, which changes nothing then.
+An Environment belongs to one thread at a time, and a copy of it that is saved puts old values back:
+hand others its path.
 """
 
 import contextlib
@@ -165,10 +166,13 @@ class _Run:
 
     def __enter__(self):
         """Load or make the environment, and note that the task runs."""
-        by_position = "env" not in self.kwargs and self.task.position in range(len(self.args))
         specifier = self.kwargs.get("env", self.task.default)
+        position = self.task.position
+        by_position = (
+            "env" not in self.kwargs and position is not None and position < len(self.args)
+        )
         if by_position:
-            specifier = self.args[self.task.position]
+            specifier = self.args[position]
         specifier = self.kwargs.get("--env") or specifier
         if self.task.new:  # the others make nothing that a failing call would leave behind
             self.put(None, by_position)
@@ -293,7 +297,7 @@ class _Declaration:
         if "env" not in parameters:  # perhaps the wrapper of a function that has one
             parameters = inspect.signature(_without_wrapper(self.function)).parameters
         env = parameters.get("env")
-        # An object that takes any keyword is most likely a command of click, and fails at the call.
+        # An object that takes any keyword is most likely a command of click; the call would fail.
         if env is None and not inspect.isroutine(self.inner):
             raise TypeError
         if env and env.kind is env.POSITIONAL_OR_KEYWORD:
@@ -380,8 +384,8 @@ def _generator_task(declared):
 
 # The runs of tasks in the main thread; weak, as Ctrl-C may keep one from being taken out.
 _running: WeakSet = WeakSet()
-# For each thread that saves, what closes its lock: it cannot begin another save, and signals wait.
-# Weak, as an interrupt may keep one from being taken out.
+# For each thread that saves, what closes its lock: the thread cannot begin another save meanwhile,
+# and signals wait.  Weak, as an interrupt may keep one from being taken out.
 _saving: WeakValueDictionary = WeakValueDictionary()
 # The signals that came while they could not end a task.
 _remembered: list = []
@@ -428,7 +432,7 @@ def _handle(number, frame):
 def _is_waking_coroutines(frame):
     """Tell whether asyncio is at work in *frame*: SystemExit might keep it from waking one up."""
     module = str(frame.f_globals.get("__name__"))
-    # In asyncio.runners, uvloop may wait for long.
+    # While uvloop waits, which may take long, the frame is that of asyncio.runners.
     return module.startswith("asyncio.") and module != "asyncio.runners"
 
 
@@ -440,7 +444,7 @@ def _end_tasks(number):
 
 
 def _end_if_signalled():
-    """Let a signal that was remembered end the tasks now, unless one still loads or saves."""
+    """Let a signal that was remembered end the tasks now, if all of them are in their functions."""
     if _remembered and _in_main_thread() and all(run.in_task for run in _running):
         number = _remembered[-1]
         _remembered.clear()
@@ -456,7 +460,7 @@ def _act_by_default():
 
 
 def _forget_tasks():
-    """In a forked child, where no task runs: let signals do what they do by default."""
+    """In a forked child, which counts none but its own tasks: let signals act by default."""
     for state in (_running, _saving, _remembered, _forking):
         state.clear()
     _act_by_default()
@@ -467,6 +471,7 @@ def _hold_signals_in_forks():
     """Let signals wait during each fork, so that the child gets those that are meant for it.
 
     The hooks in the parent are no Python code: Ctrl-C in that could make the signals wait for good.
+    After a fork they come, even if the program had blocked them.
     """
     mask = _signal.pthread_sigmask
     let_come = functools.partial(mask, signal.SIG_UNBLOCK, _SIGNALS)
@@ -668,7 +673,8 @@ class Environment(UserDict):
                 alone = on_disk in (None, self._seen)
                 with _replacing(checkpoint, like=checkpoint) as file:
                     seal = self._put_in(file, checkpoint, changed, refused, alone)
-                    # If this is interrupted, nobody knows which of the two files is there.
+                    # At the end of this block the file takes its place.  If that is interrupted,
+                    # nobody knows which of the two is there.
                     self._before.update(dict.fromkeys(changed, _UNKNOWN))
                 self._seen = seal if alone else _UNKNOWN
                 self._before.update((key, changed[key]) for key in changed if key not in refused)
@@ -688,7 +694,7 @@ class Environment(UserDict):
             # A refused key must stay as it is on disk, so all others are put on top of that.  An
             # unused key fails, too, if it shares an object with one that does.
             refused.update(_digests(self._items, list(self._items))[1])
-            put = {key: None for key in self._items if key not in refused}
+            put = {key: None for key in self._items if key not in refused}  # not by digest
             put.update(changed)
         merged = self._load_or_keep_aside(checkpoint)
         saved = {}
@@ -759,7 +765,7 @@ class Environment(UserDict):
         the seal, and {key: error} of what failed.
         """
         left_out: dict = {}
-        for _ in range(9):  # what another thread changes may fail in one try only
+        for _ in range(9):  # what was saved may fail, too, or what another thread changes
             seal, error = self._pickle_into(file)
             if seal is not None:
                 return seal, left_out
@@ -828,7 +834,7 @@ class Environment(UserDict):
 
 
 class EnosError(Exception):
-    """Base of all errors of this module; the last argument is the message."""
+    """Base of all errors of this module; the last argument is the message, but of EnosKeyError."""
 
     def __str__(self):
         return " ".join(str(part) for part in self.args[-1:]).replace("\n", " ")
@@ -1207,7 +1213,7 @@ def _unpickled(file, cls):
     """Return the object that is pickled in *file*, and {reason: names} of its stand-ins."""
     file.seek(0)
     collecting = gc.isenabled()
-    gc.disable()  # loading makes many objects, and none of them is garbage: a quarter of the time
+    gc.disable()  # many new objects, and none of them is garbage: it would only take time
     try:
         return _StrictReader(file, cls).load(), {}
     except MemoryError:  # which says nothing of what is missing
@@ -1248,7 +1254,7 @@ class _Names:
         """Return the class or function of that *module* and *name*."""
         if self.home is None:
             self.home = module if name == "Environment" else __name__
-        if name == "_named":  # of any copy of this module
+        if name == "_enostask_named":  # of any copy of this module; no other function is called so
             return self.find_class
         if module == self.home and name == "Environment":
             return self.cls
@@ -1293,7 +1299,7 @@ class _LenientReader(_Names, pickle._Unpickler):
         # Which objects cannot be filled or be a key, by their numbers, and which names lead to what
         # cannot make them, and why.  When all is read once more, these become stand-ins.
         self.unfit = unfit
-        # All objects in the order in which they are made, and by their ids, their numbers in it.
+        # All objects that calls make, in their order, and by their ids, their numbers in it.
         # That order is the pickle's, so the numbers are the same each time.
         self.made = []
         self.numbers = {}
@@ -1362,6 +1368,7 @@ class _LenientReader(_Names, pickle._Unpickler):
             args = (cls, *args[1:])
         # Something else may have the name of a class now, such as None where a library is missing.
         self.unfit.update(dict.fromkeys(self.aliases.get(id(missing), ()), error))
+        # What is missing is named already; getattr finds a method of that.
         if not isinstance(missing, _MISSING) and missing is not getattr:
             why = f"failed ({type(error).__name__}): to use them, mend or update that"
             self.missing.setdefault(why, []).append(_full_name(missing))
@@ -1540,14 +1547,14 @@ def _missing_class(module, name):
     return _MissingClass("StandIn", (_StandIn,), {"__module__": module, "__qualname__": name})
 
 
-def _named(module, name):
+def _enostask_named(module, name):
     """Return the class or function of that *module* and *name*: a stand-in for it is pickled so."""
     return functools.reduce(getattr, name.split("."), importlib.import_module(module))
 
 
 def _reduced_class(cls):
     """Tell pickle how to find the class that *cls* stands for."""
-    return _named, (cls.__module__, cls.__qualname__)
+    return _enostask_named, (cls.__module__, cls.__qualname__)
 
 
 copyreg.pickle(_MissingClass, _reduced_class)
@@ -1728,7 +1735,7 @@ def _replacing(path, like):
     try:
         # Not "xb": NFS 3 would tell others a time long ago, and they would take it for a leftover.
         with open(temporary, "wb", opener=functools.partial(os.open, mode=mode)) as file:
-            if model is not None and hasattr(os, "fchown"):  # Windows has neither
+            if model is not None and hasattr(os, "fchown"):  # Windows has neither this nor fchmod
                 _take_mode_and_owner(file.fileno(), model)
             yield file
             file.flush()
@@ -1841,7 +1848,8 @@ def _sync_directory(directory):
 def _parsed(content, kind):
     """Return the mapping in *content*, the bytes of a config file of *kind*."""
     if kind == "json":
-        json = importlib.import_module("json")
+        import json
+
         read = json.loads(content)
     elif kind == "yaml":
         try:
@@ -1968,7 +1976,7 @@ class _InertReader(_LenientReader):
         """Return a stand-in for the class or function of that *module* and *name*."""
         import datetime
 
-        if name == "_named":
+        if name == "_enostask_named":
             return self.find_class
         if module == "datetime" and name in ("date", "datetime", "time", "timedelta", "timezone"):
             return getattr(datetime, name)
@@ -2019,27 +2027,29 @@ def _pair_texts(pairs, shown):
     return [f"{_text(key, shown)}: {_text(value, shown)}" for key, value in pairs]
 
 
-def _number(*contents):
-    """Return what a scalar of NumPy holds, if that can be had as a number: results have many."""
+def _decoded(function, args):
+    """Return *args*, with bytes as the number or moment that they are: results have many."""
+    import datetime
     import struct
 
     formats = {"f8": "d", "f4": "f", "i8": "q", "i4": "i", "u8": "Q", "u4": "I"}
     with contextlib.suppress(Exception):
-        dtype, content = contents
-        kind = dtype._enostask.args[0]
-        byte_order = dtype._enostask.state[1]
-        return struct.unpack(byte_order + formats[kind], content)
-    return contents
+        if function is datetime.datetime:
+            return [function(*args[:1]), *args[1:]]
+        if _full_name(function).endswith(".multiarray.scalar"):  # of NumPy
+            dtype, content = args
+            kind = dtype._enostask.args[0]
+            byte_order = dtype._enostask.state[1]
+            return struct.unpack(byte_order + formats[kind], content)
+    return args
 
 
 def _contents(stand_in, shown):
     """Return the texts of what the object is built of: arguments, items and state."""
     recipe = stand_in._enostask
-    contents = [*recipe.args, *recipe.items]
+    contents = [*_decoded(recipe.function, recipe.args), *recipe.items]
     if type(stand_in) is not _StandIn:
         del contents[0]  # its class
-    if _full_name(recipe.function).endswith(".multiarray.scalar"):
-        contents = _number(*contents)
     texts = [_text(item, shown) for item in contents]
     if recipe.pairs:
         texts.append("{" + ", ".join(_pair_texts(recipe.pairs, shown)) + "}")

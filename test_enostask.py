@@ -1800,9 +1800,9 @@ class Loading(PlaceWithXp):
         for library in (None, replaced):
             with testbed_is(library), self.warned(r"testbed\.Called.*install"):
                 self.saved(n=2)
-        again = pickle.loads(Path("xp/env").read_bytes())
+        found = pickle.loads(Path("xp/env").read_bytes())["x"]
         classes = [TESTBED.Plain, TESTBED.Called, TESTBED.Slotted, type]
-        self.assertEqual([type(item) for item in again["x"]], classes)
+        self.assertEqual([type(item) for item in found], classes)
 
     def test_a_stand_in_can_be_shown_copied_and_moved_but_not_used(self):
         self.saved(host=TESTBED.Old("m1"))
@@ -2428,9 +2428,9 @@ class Looking(PlaceWithXp):
         self.assertRegex(oldest, "other .*begin .*finished")
 
     def test_it_shows_a_line_for_each_key_in_the_order_of_the_environment(self):
-        day = datetime.datetime(2026, 11, 22, 13, 55, 6, tzinfo=datetime.timezone.utc)
+        day = datetime.datetime(2026, 11, 22, 13, 55, 6, tzinfo=TESTBED.Zone())
         loop = [TESTBED.Created("m1")]
-        loop.append(loop)
+        loop += [loop]
         self.env.update(
             {
                 "params": {"p2": 1, "p10": 2, "p1": 3},
