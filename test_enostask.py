@@ -1801,21 +1801,29 @@ class Loading(PlaceWithXp):
             with testbed_is(library), self.warned(r"testbed\.Called.*install"):
                 self.saved(n=2)
         found = pickle.loads(Path("xp/env").read_bytes())["x"]
-        classes = [TESTBED.Plain, TESTBED.Called, TESTBED.Slotted, type]
-        self.assertEqual([type(item) for item in found], classes)
+        self.assertEqual(
+            [type(item) for item in found], [TESTBED.Plain, TESTBED.Called, TESTBED.Slotted, type]
+        )
 
     def test_a_stand_in_can_be_shown_copied_and_moved_but_not_used(self):
         self.saved(host=TESTBED.Old("m1"))
         with testbed_is(None):
             host = load()["host"]
-        item = operator.attrgetter("item")
-        for use in (operator.methodcaller("__call__"), item, iter, bool, "{:.2f}".format):
+        for use in (
+            operator.methodcaller("__call__"),
+            operator.attrgetter("item"),
+            iter,
+            len,
+            bool,
+            operator.neg,
+            "{:.2f}".format,
+        ):
             with self.refused(EnosMissingError, r"testbed\.Old") as refused:
                 use(host)
             self.assertIsInstance(refused.exception, AttributeError)
         self.assertNotEqual(host, copy.copy(host))
         shown = pprint.pformat({host: 1, copy.deepcopy(host): f"{host}"})
-        self.assertRegex(shown, "(?s)Old.*'m1'.*Old.*'m1'.*Old.*'m1'")
+        self.assertRegex(shown, "(?s)(Old.*'m1'.*){3}")
 
     def test_where_a_module_cannot_be_imported_its_objects_are_stand_ins_time_and_again(self):
         self.script("""
@@ -1900,8 +1908,7 @@ class Loading(PlaceWithXp):
 
     def test_one_of_enoslib_and_of_another_system_in_a_directory_that_was_moved_loads(self):
         self.env["x"] = self.env["y"] = [1]
-        saved = pickle.dumps(self.env, 0).replace(b"PosixPath", b"WindowsPath")
-        Path("xp/env").write_bytes(saved)
+        Path("xp/env").write_bytes(pickle.dumps(self.env, 0).replace(b"PosixPath", b"WindowsPath"))
         os.rename("xp", "moved")
         with self.silent():
             env = load("moved")
@@ -2369,7 +2376,9 @@ class ConfigFile(PlaceWithXp):
         self.env["config_file"] = "c.yaml"
         for content in ("a: 1\nb: [2\nsecret: }\n", "a: 1\nb: 2\nc: 3*4\nd:\n  - !secret"):
             Path("c.yaml").write_text(content)
-            with self.refused(EnosFilePathError, r"\A(?!.*secret).*c.yaml.* line [35], column \d"):
+            with self.refused(
+                EnosFilePathError, r"\A(?!.*secret).*c.yaml.* line (3, column 7|5, column 5)"
+            ):
                 self.env.reload_config()
 
 
@@ -2430,7 +2439,7 @@ class Looking(PlaceWithXp):
     def test_it_shows_a_line_for_each_key_in_the_order_of_the_environment(self):
         day = datetime.datetime(2026, 11, 22, 13, 55, tzinfo=TESTBED.Zone())
         loop = [TESTBED.Created("m1")]
-        loop += [loop]
+        loop.append(loop)
         self.env.update(
             {
                 "params": {"p2": 1, "p10": 2, "p1": 3},
@@ -2461,7 +2470,7 @@ class Looking(PlaceWithXp):
         self.saved(x=list(range(9999)))
         with mock.patch.dict(os.environ, COLUMNS="90"):
             on_a_terminal = self.shown("xp")
-        self.assertEqual(len(on_a_terminal.splitlines()[-1]), 90)
+        self.assertEqual(max(map(len, on_a_terminal.splitlines())), 90)
         self.assertLess(max(map(len, self.shown("xp").splitlines())), 999)
         self.assertIn("9997, 9998]", self.shown("xp", "x"))
         self.assertRegex(self.shown("xp", "nix", statuses=(1,)), r"\A.*no 'nix' in.*\n\Z")
@@ -2471,8 +2480,8 @@ class Looking(PlaceWithXp):
         Path("file").write_bytes(pickle.dumps({}))
         shutil.rmtree("xp")
         for specifier in ("nix", "folder", "file", "current"):
-            wanted = rf"\A(?!.*bak)(?=.*(absent|gone|no env|a dict))enostask: .*{specifier}.*\n\Z"
-            self.assertRegex(self.shown(specifier, statuses=(1,)), wanted)
+            line = rf"\A(?!.*ba(ckup|k))enostask: .*{specifier}.*(absent|gone|of an env|dict).*\n\Z"
+            self.assertRegex(self.shown(specifier, statuses=(1,)), line)
 
     @needs_posix
     def test_it_is_a_command_and_ends_quietly_behind_head(self):
