@@ -221,12 +221,7 @@ class _Run:
         finally:
             if _remembered and self in _running:  # a signal that came during the save
                 failure = signal.Signals(_remembered[-1]).name
-            try:
-                self.record_end(failure)
-            finally:
-                _running.discard(self)
-                if not _running:
-                    _act_by_default()
+            self.end(failure)
             _end_if_signalled()
 
     def failure(self, error):
@@ -238,13 +233,18 @@ class _Run:
             return None
         return type(error).__name__
 
-    def record_end(self, failure):
+    def end(self, failure):
         """Note that the task has ended, by what is called *failure*, or well if that is None."""
         took = f"{time.monotonic() - self.start:.1f} s"
-        if failure is None:
-            self.record("finished", f"finished in {took}", took)
-        else:
-            self.record("failed", f"failed after {took}", f"{took}, {failure}")
+        try:
+            if failure is None:
+                self.record("finished", f"finished in {took}", took)
+            else:
+                self.record("failed", f"failed after {took}", f"{took}, {failure}")
+        finally:
+            _running.discard(self)
+            if not _running:
+                _act_by_default()
 
     def record(self, event, message, details):
         """Log *message* about the task, and append *event* to ``env.log``, which people read."""
@@ -531,6 +531,10 @@ class Environment(UserDict):
 
     # -- The mapping, which notes what is used
 
+    def _is_unused(self, key):
+        """Tell whether *key* came from the checkpoint and was not used since."""
+        return self._before.get(key) is _UNUSED
+
     def _use(self, key):
         """Note what *key* holds before its first use, from which on it may change."""
         if self._before.setdefault(key, _ABSENT) is _UNUSED:
@@ -654,7 +658,7 @@ class Environment(UserDict):
     def _changes(self):
         """Return {key: digest} of used keys that changed, {key: error} of those that fail."""
         keys = {**self._items, **self._before}
-        used = [key for key in keys if self._before.get(key) is not _UNUSED]
+        used = [key for key in keys if not self._is_unused(key)]
         digests, refused = _digests(self._items, used)
         changed = {}
         for key, digest in digests.items():
@@ -693,7 +697,8 @@ class Environment(UserDict):
                 return seal
             # A refused key must stay as it is on disk, so all others are put on top of that.  An
             # unused key fails, too, if it shares an object with one that does.
-            refused.update(_digests(self._items, list(self._items))[1])
+            unused = [key for key in self._items if self._is_unused(key)]
+            refused.update(_digests(self._items, unused)[1])
             put = {key: None for key in self._items if key not in refused}  # not by digest
             put.update(changed)
         merged = self._load_or_keep_aside(checkpoint)
@@ -917,7 +922,7 @@ def _told(error):
     kind = type(error).__name__
     place = getattr(error, "problem_mark", None)
     if place:  # PyYAML
-        problem = re.sub("'[^'<]{3,}'", "...", error.problem)  # which quotes
+        problem = re.sub("'[^'<]{3,}'", "...", error.problem)  # it may quote a value
         return f"{kind}: {problem} in line {place.line + 1}, column {place.column + 1}"
     if hasattr(error, "colno"):  # json
         return f"{kind}: {error.msg} in line {error.lineno}, column {error.colno}"
@@ -1186,7 +1191,7 @@ def _loaded(file, directory, cls):
     seal = _seal(file)
     env, missing = _unpickled(file, cls)
     if not isinstance(env, Environment) or not isinstance(env._items, dict):
-        raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
+        raise _no_environment(env)
     home = vars(env)["env_name"]
     here = os.path.realpath(directory)
     if str(home) != here or not isinstance(home, Path):
@@ -1196,6 +1201,11 @@ def _loaded(file, directory, cls):
     env._before = dict.fromkeys(env._items, _UNUSED)
     env._seen = seal
     return env, missing
+
+
+def _no_environment(held):
+    """Return the error of a pickle that has *held* something else."""
+    return pickle.UnpicklingError(f"it holds a {type(held).__name__}, not an Environment")
 
 
 def _moved(path, old, new):
@@ -1329,7 +1339,9 @@ class _LenientReader(_Names, pickle._Unpickler):
 
     def load_newobj(self):
         """Make an object by ``cls.__new__``."""
-        self.stack[-2:] = [_NEW, (self.stack[-2], *self.stack[-1])]
+        args = self.stack.pop()
+        cls = self.stack.pop()
+        self.stack += [_NEW, (cls, *args)]
         self.load_reduce()
 
     def load_newobj_ex(self):
@@ -1569,7 +1581,8 @@ def _own_name(function):
 
 def _full_name(function):
     """Return module and name as one text."""
-    return "{}.{}".format(*_own_name(function))
+    module, name = _own_name(function)
+    return f"{module}.{name}"
 
 
 def _maker(stand_in):
@@ -1961,7 +1974,7 @@ def _inert_items(file, directory):
     env = _InertReader(file, None, {}).load()
     recipe = getattr(env, "_enostask", None)
     if recipe is None:
-        raise pickle.UnpicklingError(f"it holds a {type(env).__name__}, not an Environment")
+        raise _no_environment(env)
     state = recipe.state
     items = dict(state["data"])
     if "resultdir" in items:
@@ -2008,7 +2021,8 @@ def _text(value, shown):
         return "..."
     if isinstance(value, _StandIn):
         shown.add(id(value))
-        return f"{_full_name(_maker(value))}({', '.join(_contents(value, shown))})"
+        contents = ", ".join(_contents(value, shown))
+        return f"{_full_name(_maker(value))}({contents})"
     if kind not in _BRACKETS or not value:
         return repr(value)
     shown.add(id(value))
@@ -2019,7 +2033,8 @@ def _text(value, shown):
     if kind in (set, frozenset):
         texts.sort()  # in an order that each process shows
     shown.discard(id(value))
-    return _BRACKETS[kind][0] + ", ".join(texts) + _BRACKETS[kind][1]
+    opening, closing = _BRACKETS[kind]
+    return opening + ", ".join(texts) + closing
 
 
 def _pair_texts(pairs, shown):
@@ -2029,14 +2044,14 @@ def _pair_texts(pairs, shown):
 
 def _decoded(function, args):
     """Return *args*, with bytes as the number or moment that they are: results have many."""
-    import datetime
     import struct
 
+    name = _full_name(function)
     formats = {"f8": "d", "f4": "f", "i8": "q", "i4": "i", "u8": "Q", "u4": "I"}
     with contextlib.suppress(Exception):
-        if function is datetime.datetime:
-            return [function(*args[:1]), *args[1:]]
-        if _full_name(function).endswith(".multiarray.scalar"):  # of NumPy
+        if name == "datetime.datetime":
+            return [function(args[0]), *args[1:]]
+        if name.endswith(".multiarray.scalar"):  # of NumPy
             dtype, content = args
             kind = dtype._enostask.args[0]
             byte_order = dtype._enostask.state[1]
